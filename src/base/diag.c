@@ -1,0 +1,93 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "base/diag.h"
+
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+int diag_set(struct diag *diag, int error, const char *fmt, ...)
+{
+	va_list ap;
+
+	if (!diag)
+		return error;
+	diag->error = error;
+	va_start(ap, fmt);
+	vsnprintf(diag->text, sizeof(diag->text), fmt, ap);
+	va_end(ap);
+	return error;
+}
+
+int diag_errno(struct diag *diag, int error, const char *fmt, ...)
+{
+	va_list ap;
+	size_t n;
+
+	if (!diag)
+		return error;
+	diag->error = error;
+	va_start(ap, fmt);
+	vsnprintf(diag->text, sizeof(diag->text), fmt, ap);
+	va_end(ap);
+	n = strlen(diag->text);
+	snprintf(diag->text + n, sizeof(diag->text) - n, ": %s", strerrordesc_np(-error) ?: "?");
+	return error;
+}
+
+int diag_prefix(struct diag *diag, const char *fmt, ...)
+{
+	char old[DIAG_MAX];
+	va_list ap;
+	size_t n;
+
+	if (!diag)
+		return 0;
+	memcpy(old, diag->text, sizeof(old));
+	va_start(ap, fmt);
+	vsnprintf(diag->text, sizeof(diag->text), fmt, ap);
+	va_end(ap);
+	n = strlen(diag->text);
+	snprintf(diag->text + n, sizeof(diag->text) - n, ": %s", old);
+	return diag->error;
+}
+
+/* Length of the valid UTF-8 sequence of printable characters at p, 0 if there is none. */
+static size_t diag_utf8_len(const unsigned char *p, size_t left)
+{
+	size_t n = *p >= 0xf0 && *p < 0xf5 ? 4 : *p >= 0xe0 ? 3 : *p >= 0xc2 ? 2 : 1;
+
+	if (*p < 0x80)
+		return *p >= 0x20 && *p != 0x7f;
+	if (n == 1 || *p >= 0xf5 || n > left)
+		return 0;
+	if (n == 2 && *p == 0xc2 && p[1] < 0xa0) /* C1 control characters */
+		return 0;
+	for (size_t i = 1; i < n; i++)
+		if ((p[i] & 0xc0) != 0x80)
+			return 0;
+	return n;
+}
+
+const char *diag_quote(char *dst, size_t dst_size, const void *src, size_t len)
+{
+	const unsigned char *p = src, *end = p + len;
+	size_t o = 0;
+
+	while (p < end) {
+		size_t n = diag_utf8_len(p, (size_t)(end - p));
+
+		if (o + (n ? n : 4) + 1 > dst_size)
+			break;
+		if (n) {
+			memcpy(dst + o, p, n);
+			o += n;
+			p += n;
+		} else {
+			o += (size_t)snprintf(dst + o, dst_size - o, "\\x%02x", *p++);
+		}
+	}
+	if (dst_size)
+		dst[o] = '\0';
+	return dst;
+}

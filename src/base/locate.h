@@ -1,0 +1,50 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#ifndef FUSEIMG_LOCATE_H
+#define FUSEIMG_LOCATE_H
+
+/*
+ * Opening the files that an image names: the one place where a name out of an image meets the host's
+ * file system. Used by the supervisor for its worker and by the command line.
+ *
+ * A relative name is resolved against the directory of the file that names it. What is opened is
+ * judged by what it turned out to be (the path of the open fd, symbolic links resolved), not by how it
+ * was spelled, so there is nothing to race with.
+ */
+
+#include <stdbool.h>
+
+#include "base/diag.h"
+
+enum locate_backing {
+	LOCATE_SAME_DIRECTORY, /* at or below the directory of the top image (the default) */
+	LOCATE_NONE,	       /* nowhere: an image that names another file is refused */
+	LOCATE_LISTED,	       /* at or below one of the listed directories */
+};
+
+struct locate_policy {
+	enum locate_backing backing;
+	char *dirs; /* LISTED: absolute directories, ':' between them. Owned */
+};
+
+/* The words of BACKING=: directory, none, or DIR:DIR (absolute). -EINVAL with a sentence. */
+int locate_policy_parse(const char *s, struct locate_policy *ret, struct diag *diag);
+void locate_policy_done(struct locate_policy *p);
+
+/*
+ * Opens the image that a person named: a regular file or a block device, nothing else (a FIFO
+ * would hang, a socket cannot be read). fd in *ret_fd; *ret_path its absolute real path (malloc).
+ */
+int locate_open_image(const char *path, bool writable, bool direct, int *ret_fd, char **ret_path,
+		      struct diag *diag);
+
+/*
+ * Opens a file that an image names. top: real path of the top image; parent: real path of the file
+ * that holds the name. Names with a protocol ("json:", "nbd://...") are refused: only "file:" is
+ * understood. Errors: -EACCES outside the policy (the sentence says which option would allow it),
+ * -EMEDIUMTYPE neither file nor block device, -EOPNOTSUPP a protocol, else open(2)'s.
+ */
+int locate_open_named(const struct locate_policy *policy, const char *top, const char *parent,
+		      const char *name, bool writable, bool direct, int *ret_fd, char **ret_path,
+		      struct diag *diag);
+
+#endif

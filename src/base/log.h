@@ -1,0 +1,21 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#ifndef FUSEIMG_LOG_H
+#define FUSEIMG_LOG_H
+
+/*
+ * One line to where the process' messages go: standard error while a person looks at it, syslog once
+ * the process is a daemon. Only service/ and cli/ log; every other layer returns a struct diag.
+ */
+
+#include <stdbool.h>
+
+enum log_target {
+	LOG_TO_STDERR, /* "fuseimg: text" */
+	LOG_TO_SYSLOG,
+};
+
+void log_init(const char *program, enum log_target target);
+/* priority: syslog's LOG_ERR, LOG_WARNING, LOG_NOTICE, LOG_INFO, LOG_DEBUG. */
+void log_msg(int priority, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+
+#endif

@@ -1,0 +1,189 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#ifndef FUSEIMG_FORMAT_H
+#define FUSEIMG_FORMAT_H
+
+/*
+ * What a format driver is.
+ *
+ * A driver answers one question: where are these guest bytes? It never moves guest bytes; image/
+ * alone reads, copies and writes them. A driver owns the tables of its format, on disk and in
+ * memory, and their locks.
+ *
+ * Trust: image/ checks every argument before it calls (ranges lie inside the image, len > 0,
+ * the image is writable where that matters), so a driver does not check again. The bytes of the
+ * image are trusted by nobody: every number taken from them goes through checked.h and a named
+ * limit, and every inconsistency is -EUCLEAN with a sentence, never an assertion.
+ *
+ * Locking: image/ holds its io_lock shared around map, unpack, alloc, link, abandon and flush, so
+ * any number of these run at once and the driver must lock its own tables; it holds io_lock
+ * exclusively around unmap, resize and close: then nobody else is in the driver, no write is in
+ * flight, and host bytes may be freed or moved. image/ also promises that two allocations in flight
+ * never touch the same allocation unit.
+ *
+ * Errors (negative errno): -EUCLEAN the image is corrupt, -EOPNOTSUPP a known feature that we lack,
+ * -EMEDIUMTYPE not this format, -EFBIG a declared size is over a named limit, -EROFS, -ENOSPC, -EIO
+ * from the host.
+ */
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/diag.h"
+#include "store/store.h"
+
+struct image;
+struct image_core; /* image/'s part: locks, allocations in flight, backing image */
+
+enum extent_kind {
+	EXTENT_ZERO,   /* reads as zeroes, no host bytes are asked */
+	EXTENT_DATA,   /* stands unchanged at host_off of store */
+	EXTENT_PACKED, /* compressed: one allocation unit, to be had from unpack() */
+	EXTENT_PARENT, /* not in this file: ask the backing image, or zeroes where there is none */
+};
+
+/* A run of guest bytes of one kind, and where it stands. */
+struct extent {
+	enum extent_kind kind;
+	bool shared;	     /* DATA: a snapshot names these host bytes too: never write in place */
+	bool fresh;	     /* from alloc(): the host bytes read as zeroes already */
+	uint64_t off, len;   /* guest bytes */
+	struct store *store; /* DATA, PACKED: where the bytes are */
+	uint64_t host_off;   /* DATA, PACKED */
+	uint64_t host_len;   /* PACKED: upper bound of the compressed bytes at host_off */
+};
+
+/* A signature; a format matches when any of its magics does. len 0 ends the list. */
+struct magic {
+	uint64_t off;
+	uint8_t len;
+	uint8_t bytes[8];
+};
+
+enum map_flags {
+	/* Answer -EAGAIN rather than read a table from the host: for callers that may not block. */
+	MAP_NOWAIT = 1 << 0,
+};
+
+enum unmap_how {
+	UNMAP_DISCARD, /* reads as zeroes afterwards; give host space back where possible */
+	UNMAP_ZERO,    /* reads as zeroes afterwards; keep host space where possible */
+};
+
+/* Figures for people and scripts (fuseimg info); filled by format->info on top of zeroes. */
+#define FORMAT_INFO_MAX 24
+struct format_info_item {
+	const char *key; /* snake_case, static */
+	char value[128];
+};
+struct format_info {
+	size_t n;
+	struct format_info_item items[FORMAT_INFO_MAX];
+};
+/* Appends an item; silently full. */
+void format_info_add(struct format_info *info, const char *key, const char *fmt, ...)
+	__attribute__((format(printf, 3, 4)));
+
+struct format {
+	const char *name;
+	const char *description;
+	struct magic magics[4];
+
+	/*
+	 * Always there: open, close, map.
+	 *
+	 * open() reads the header, checks all that needs no walk through the tables, and sets the
+	 * fields of struct image that are its to set. It opens no other file: it only names them.
+	 * It must not write. On failure it leaves nothing behind (close is not called).
+	 */
+	int (*open)(struct image *img, struct diag *diag);
+	/*
+	 * Called once, when the first write is near (from image_open of a writable image, after backing
+	 * and data files were opened): refuse what may be read but not written, clear autoclear bits,
+	 * load what allocation needs. NULL: nothing to do. An image with no `alloc` and no writable raw
+	 * mapping is refused for writing by image/.
+	 */
+	int (*open_write)(struct image *img, struct diag *diag);
+	/* Frees the driver's memory. Writes nothing (see finish); the last flush was image/'s. */
+	void (*close)(struct image *img);
+
+	/*
+	 * The longest run of one kind that starts at off, at most len bytes; moves no guest bytes.
+	 * ret->off == off, 0 < ret->len <= len, but for PACKED: there ret is the whole unit, which
+	 * contains off. DATA runs are contiguous on the host. flags: enum map_flags.
+	 */
+	int (*map)(struct image *img, uint64_t off, uint64_t len, unsigned flags, struct extent *ret);
+
+	/* The bytes of a PACKED extent into buf (ret->len of the extent, at most img->unit). */
+	int (*unpack)(struct image *img, const struct extent *ext, void *buf);
+
+	/*
+	 * Writing into what is not DATA, or is shared. All of the next four or none.
+	 *
+	 * alloc(): host space for guest bytes that contain off, and as many of the len bytes behind it
+	 * as fit in one host run. ret is widened to the granularity that link() can publish, so
+	 * ret->off <= off and the end may lie past off + len (never past the end of the image
+	 * rounded up to img->unit). No table names the space yet; until link() readers see the old
+	 * mapping. image/ fills all of ret's host bytes before link (but for zeroes where ret->fresh).
+	 * -ENOSPC where the host is full or the format is.
+	 */
+	int (*alloc)(struct image *img, uint64_t off, uint64_t len, struct extent *ret);
+	/* Publishes an extent from alloc(), after its bytes were written; frees what it replaces.
+	 * When it returns the entries have been handed to the host. On failure the old mapping
+	 * stands, and the space is the driver's again (no abandon). */
+	int (*link)(struct image *img, const struct extent *ext);
+	/* Takes back space from alloc() that will not be published. */
+	void (*abandon)(struct image *img, const struct extent *ext);
+
+	/* Zeroes and discards. May do less than len: returns the bytes done in *ret_done. NULL:
+	 * -EOPNOTSUPP (image/ may write zeroes instead). */
+	int (*unmap)(struct image *img, uint64_t off, uint64_t len, enum unmap_how how,
+		     uint64_t *ret_done);
+	/* Sets img->size. NULL: -EOPNOTSUPP. */
+	int (*resize)(struct image *img, uint64_t size, struct diag *diag);
+	/*
+	 * All that was acknowledged is on stable storage: every table write was issued, then the stores
+	 * are flushed. NULL: store and data are flushed.
+	 */
+	int (*flush)(struct image *img);
+	/* Orderly end of a writable image, before close: gives unused reservations back, flushes.
+	 * NULL: flush. */
+	int (*finish)(struct image *img);
+
+	void (*info)(struct image *img, struct format_info *info);
+};
+
+/*
+ * One file of a chain as its driver sees it. image/ sets the first block before open(); open()
+ * sets the second; nothing changes afterwards but size (under io_lock, exclusively).
+ */
+struct image {
+	const struct format *format;
+	struct store *store; /* the image file. Owned by image/ */
+	const char *name;    /* store->name, for sentences */
+	bool read_only;
+
+	uint64_t size;		  /* guest bytes, at most INT64_MAX */
+	uint32_t unit;		  /* allocation unit (cluster), a power of two of 512 or more; 1: none */
+	bool padded;		  /* DATA may lie past the end of a store and then reads as zeroes */
+	char *backing_name;	  /* as the image names it; NULL: none. Owned by the image */
+	char *backing_format;	  /* NULL: not stated */
+	char *data_name;	  /* external data file; NULL: none */
+	void *driver;		  /* the driver's own state */
+
+	struct store *data;	  /* where DATA stands: store, or the external data file. By image/ */
+	struct image_core *core;
+};
+
+/* All drivers, probed in this order; NULL ends the list. raw is last and has no magic. */
+extern const struct format *const formats[];
+
+const struct format *format_by_name(const char *name);
+
+/*
+ * The format whose magic stands in the store, or NULL when none does (the image may then be raw,
+ * which is nobody's to guess). -EIO and friends when the store cannot be read.
+ */
+int format_probe(struct store *store, const struct format **ret);
+
+#endif

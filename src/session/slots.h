@@ -1,0 +1,116 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#ifndef FUSEIMG_SLOTS_H
+#define FUSEIMG_SLOTS_H
+
+/*
+ * The memory that supervisor and worker share, and that survives the worker: one slot per serving
+ * thread (slot i belongs to the i-th cloned /dev/fuse fd for the life of the session), counters,
+ * and what was set on our nodes by chmod, chown and touch.
+ *
+ * What a slot says after its worker was killed. `unique` is the field of the fuse_in_header at the
+ * start of the request; state is SLOT_OPEN or SLOT_DONE:
+ *
+ *   unique == 0               nothing: the thread waited for a request, or its answer was seen out
+ *   unique != 0, SLOT_OPEN    handed out by the kernel, maybe half executed, certainly not answered
+ *   unique != 0, SLOT_DONE    executed; the answer in `reply` was perhaps sent
+ *
+ * The successor executes OPEN requests again and only sends the reply of DONE ones (a second answer is
+ * refused by the kernel with ENOENT). The difference matters: an answered write must never be
+ * executed again, since a later write to the same bytes may have been answered meanwhile. Requests that
+ * change nothing (READ, GETATTR, ...) need not be marked DONE.
+ *
+ * The thread's order of stores, each visible in memory before the next step:
+ *   1. unique = 0, then state = SLOT_OPEN, then read(2) on the fuse fd into `request`
+ *   2. execute
+ *   3. reply filled, then state = SLOT_DONE, then the answer is written to the fuse fd
+ *   4. go to 1 (unique is zeroed first: DONE with unique 0 is idle)
+ *
+ * The supervisor reads only headers, never request data.
+ */
+
+#include <stdatomic.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/diag.h"
+
+enum {
+	SLOTS_MAX = 64,
+	SLOTS_NODES_MAX = 2,	       /* node attributes kept: the disk, the status file */
+	SLOT_PAGE = 4096,
+	SLOT_DATA_MAX = 1 << 20,       /* largest WRITE payload */
+	SLOT_REPLY_MAX = 256,	       /* largest answer of a request that changes something */
+	/* fuse_in_header + fuse_write_in: the request starts so that the payload of a WRITE is aligned
+	 * to a page (O_DIRECT on the image) */
+	SLOT_WRITE_HEAD = 80,
+};
+
+enum slot_state {
+	SLOT_OPEN = 0,
+	SLOT_DONE = 1,
+};
+
+/* Grow only; each is written by the slot's own thread. */
+struct slot_counters {
+	_Atomic uint64_t reads, read_bytes;
+	_Atomic uint64_t writes, write_bytes;
+	_Atomic uint64_t flushes;
+	_Atomic uint64_t discards;   /* punches and zero ranges */
+	_Atomic uint64_t others;     /* every other request */
+	_Atomic uint64_t errors;     /* answers that told of a failed image or host (EIO, ENOSPC, EUCLEAN) */
+};
+
+/* Attributes that clients set; a zero `set` bit means: as configured, or as the image's file says. */
+struct slots_attr {
+	_Atomic uint32_t set; /* FATTR_MODE, FATTR_UID, FATTR_GID, FATTR_ATIME, FATTR_MTIME */
+	uint32_t mode, uid, gid;
+	int64_t atime_ns, mtime_ns;
+	int64_t host_mtime_ns; /* mtime of the image's file when mtime was set: a later change wins */
+};
+
+struct slot {
+	_Atomic uint32_t state;
+	uint32_t reply_len;
+	uint8_t reply[SLOT_REPLY_MAX]; /* fuse_out_header and payload */
+	struct slot_counters counters;
+	/* SLOT_PAGE - SLOT_WRITE_HEAD bytes into the second page the request begins */
+};
+
+struct slots_head {
+	uint32_t magic, version;
+	uint32_t n;
+	_Atomic uint32_t attr_lock;
+	struct slots_attr attr[SLOTS_NODES_MAX];
+};
+
+enum {
+	SLOT_REQUEST_OFF = 2 * SLOT_PAGE - SLOT_WRITE_HEAD,
+	/* what read(2) is given: the largest WRITE, and never less than the kernel's minimum */
+	SLOT_REQUEST_MAX = SLOT_WRITE_HEAD + SLOT_DATA_MAX,
+	SLOT_SIZE = 2 * SLOT_PAGE + SLOT_DATA_MAX,
+};
+
+/* A mapping of the memory; slots_map() fills it, slots_unmap() takes a zeroed one too. */
+struct slots {
+	struct slots_head *head;
+	uint8_t *base;
+	unsigned n;
+};
+
+/* New zeroed memory for n slots, as a sealed memfd (its size cannot change). fd or -errno. */
+int slots_create(unsigned n);
+int slots_map(int fd, struct slots *ret, struct diag *diag);
+void slots_unmap(struct slots *s);
+
+struct slot *slots_at(const struct slots *s, unsigned i);
+/* Where the request of slot i is read to: SLOT_REQUEST_MAX bytes. */
+void *slots_request(const struct slots *s, unsigned i);
+/* The unique of the request that slot i holds, 0: none. */
+uint64_t slots_unique(const struct slots *s, unsigned i);
+/* Sum over all slots. */
+struct slots_sum {
+	uint64_t reads, read_bytes, writes, write_bytes, flushes, discards, others, errors;
+};
+void slots_sum(const struct slots *s, struct slots_sum *ret);
+
+#endif
