@@ -66,7 +66,8 @@ static inline uint64_t round_down(uint64_t v, uint64_t unit)
 	return v & ~(unit - 1);
 }
 
-/* unit is a power of two; the caller knows that the result fits (sizes are limited to INT64_MAX). */
+/* unit is a power of two; the caller knows that the result fits (sizes are limited to INT64_MAX).
+ */
 static inline uint64_t round_up(uint64_t v, uint64_t unit)
 {
 	assert(v <= UINT64_MAX - (unit - 1));

@@ -3,12 +3,12 @@
 #define FUSEIMG_LOCATE_H
 
 /*
- * Opening the files that an image names: the one place where a name out of an image meets the host's
- * file system. Used by the supervisor for its worker and by the command line.
+ * Opening the files that an image names: the one place where a name out of an image meets the
+ * host's file system. Used by the supervisor for its worker and by the command line.
  *
  * A relative name is resolved against the directory of the file that names it. What is opened is
- * judged by what it turned out to be (the path of the open fd, symbolic links resolved), not by how it
- * was spelled, so there is nothing to race with.
+ * judged by what it turned out to be (the path of the open fd, symbolic links resolved), not by how
+ * it was spelled, so there is nothing to race with.
  */
 
 #include <stdbool.h>

@@ -3,8 +3,9 @@
 #define FUSEIMG_LOG_H
 
 /*
- * One line to where the process' messages go: standard error while a person looks at it, syslog once
- * the process is a daemon. Only service/ and cli/ log; every other layer returns a struct diag.
+ * One line to where the process' messages go: standard error while a person looks at it, syslog
+ * once the process is a daemon. Only service/ and cli/ log; every other layer returns a struct
+ * diag.
  */
 
 #include <stdbool.h>

@@ -15,8 +15,8 @@ int parse_bool(const char *s, bool *ret)
 		const char *word;
 		bool value;
 	} words[] = {
-		{"yes", true}, {"no", false}, {"true", true}, {"false", false},
-		{"on", true},  {"off", false}, {"1", true},   {"0", false},
+		{"yes", true}, {"no", false},  {"true", true}, {"false", false},
+		{"on", true},  {"off", false}, {"1", true},    {"0", false},
 	};
 
 	for (size_t i = 0; i < ARRAY_SIZE(words); i++)
@@ -54,8 +54,8 @@ static int parse_number(const char *s, uint64_t *ret, const char **ret_end)
 
 int parse_u64(const char *s, uint64_t max, uint64_t *ret)
 {
-	const char *end;
-	uint64_t v;
+	const char *end = s;
+	uint64_t v = 0;
 	int r = parse_number(s, &v, &end);
 
 	if (r < 0)
@@ -71,8 +71,8 @@ int parse_u64(const char *s, uint64_t max, uint64_t *ret)
 int parse_size(const char *s, uint64_t *ret)
 {
 	static const char units[] = "KMGTP";
-	const char *end, *unit;
-	uint64_t v;
+	const char *end = s, *unit;
+	uint64_t v = 0;
 	int r = parse_number(s, &v, &end);
 
 	if (r < 0)
@@ -90,8 +90,8 @@ int parse_size(const char *s, uint64_t *ret)
 
 int parse_mode(const char *s, unsigned *ret)
 {
-	const char *end;
-	uint64_t v;
+	const char *end = s;
+	uint64_t v = 0;
 	int r = parse_digits(s, 8, &v, &end);
 
 	if (r < 0)

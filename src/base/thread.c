@@ -35,8 +35,8 @@ void rwlock_init(struct rwlock *l)
 	pthread_rwlockattr_t attr;
 
 	thread_must(pthread_rwlockattr_init(&attr));
-	thread_must(pthread_rwlockattr_setkind_np(&attr,
-						  PTHREAD_RWLOCK_PREFER_WRITER_NONRECURSIVE_NP));
+	thread_must(
+		pthread_rwlockattr_setkind_np(&attr, PTHREAD_RWLOCK_PREFER_WRITER_NONRECURSIVE_NP));
 	thread_must(pthread_rwlock_init(&l->l, &attr));
 	thread_must(pthread_rwlockattr_destroy(&attr));
 }

@@ -98,10 +98,10 @@ struct format {
 	 */
 	int (*open)(struct image *img, struct diag *diag);
 	/*
-	 * Called once, when the first write is near (from image_open of a writable image, after backing
-	 * and data files were opened): refuse what may be read but not written, clear autoclear bits,
-	 * load what allocation needs. NULL: nothing to do. An image with no `alloc` and no writable raw
-	 * mapping is refused for writing by image/.
+	 * Called once, when the first write is near (from image_open of a writable image, after
+	 * backing and data files were opened): refuse what may be read but not written, clear
+	 * autoclear bits, load what allocation needs. NULL: nothing to do. An image with no `alloc`
+	 * and no writable raw mapping is refused for writing by image/.
 	 */
 	int (*open_write)(struct image *img, struct diag *diag);
 	/* Frees the driver's memory. Writes nothing (see finish); the last flush was image/'s. */
@@ -112,7 +112,8 @@ struct format {
 	 * ret->off == off, 0 < ret->len <= len, but for PACKED: there ret is the whole unit, which
 	 * contains off. DATA runs are contiguous on the host. flags: enum map_flags.
 	 */
-	int (*map)(struct image *img, uint64_t off, uint64_t len, unsigned flags, struct extent *ret);
+	int (*map)(struct image *img, uint64_t off, uint64_t len, unsigned flags,
+		   struct extent *ret);
 
 	/* The bytes of a PACKED extent into buf (ret->len of the extent, at most img->unit). */
 	int (*unpack)(struct image *img, const struct extent *ext, void *buf);
@@ -120,12 +121,12 @@ struct format {
 	/*
 	 * Writing into what is not DATA, or is shared. All of the next four or none.
 	 *
-	 * alloc(): host space for guest bytes that contain off, and as many of the len bytes behind it
-	 * as fit in one host run. ret is widened to the granularity that link() can publish, so
+	 * alloc(): host space for guest bytes that contain off, and as many of the len bytes behind
+	 * it as fit in one host run. ret is widened to the granularity that link() can publish, so
 	 * ret->off <= off and the end may lie past off + len (never past the end of the image
 	 * rounded up to img->unit). No table names the space yet; until link() readers see the old
-	 * mapping. image/ fills all of ret's host bytes before link (but for zeroes where ret->fresh).
-	 * -ENOSPC where the host is full or the format is.
+	 * mapping. image/ fills all of ret's host bytes before link (but for zeroes where
+	 * ret->fresh). -ENOSPC where the host is full or the format is.
 	 */
 	int (*alloc)(struct image *img, uint64_t off, uint64_t len, struct extent *ret);
 	/* Publishes an extent from alloc(), after its bytes were written; frees what it replaces.
@@ -142,8 +143,8 @@ struct format {
 	/* Sets img->size. NULL: -EOPNOTSUPP. */
 	int (*resize)(struct image *img, uint64_t size, struct diag *diag);
 	/*
-	 * All that was acknowledged is on stable storage: every table write was issued, then the stores
-	 * are flushed. NULL: store and data are flushed.
+	 * All that was acknowledged is on stable storage: every table write was issued, then the
+	 * stores are flushed. NULL: store and data are flushed.
 	 */
 	int (*flush)(struct image *img);
 	/* Orderly end of a writable image, before close: gives unused reservations back, flushes.
@@ -163,15 +164,15 @@ struct image {
 	const char *name;    /* store->name, for sentences */
 	bool read_only;
 
-	uint64_t size;		  /* guest bytes, at most INT64_MAX */
-	uint32_t unit;		  /* allocation unit (cluster), a power of two of 512 or more; 1: none */
-	bool padded;		  /* DATA may lie past the end of a store and then reads as zeroes */
-	char *backing_name;	  /* as the image names it; NULL: none. Owned by the image */
-	char *backing_format;	  /* NULL: not stated */
-	char *data_name;	  /* external data file; NULL: none */
-	void *driver;		  /* the driver's own state */
+	uint64_t size;	    /* guest bytes, at most INT64_MAX */
+	uint32_t unit;	    /* allocation unit (cluster), a power of two of 512 or more; 1: none */
+	bool padded;	    /* DATA may lie past the end of a store and then reads as zeroes */
+	char *backing_name; /* as the image names it; NULL: none. Owned by the image */
+	char *backing_format; /* NULL: not stated */
+	char *data_name;      /* external data file; NULL: none */
+	void *driver;	      /* the driver's own state */
 
-	struct store *data;	  /* where DATA stands: store, or the external data file. By image/ */
+	struct store *data; /* where DATA stands: store, or the external data file. By image/ */
 	struct image_core *core;
 };
 

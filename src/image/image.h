@@ -46,18 +46,18 @@ struct image_opener {
 };
 
 struct image_options {
-	const char *format;	     /* NULL or "auto": by magic */
+	const char *format; /* NULL or "auto": by magic */
 	bool read_only;
-	bool discard;		     /* image_discard() gives host space back; else it only zeroes */
+	bool discard; /* image_discard() gives host space back; else it only zeroes */
 	struct image_opener *opener; /* NULL: images that name other files are refused */
 };
 
 /*
  * Opens the image in a store, and the files it names. Takes over the store, also on failure.
- * Writable images must state "raw" to be opened as raw: a disk whose content a guest chose must not be
- * able to turn itself into a qcow2 (or back). Read-only, what has no magic is raw.
- * Errors: -EMEDIUMTYPE unknown format, -ELOOP the chain has a cycle or is deeper than
- * IMAGE_CHAIN_MAX, and those of the driver and the opener.
+ * Writable images must state "raw" to be opened as raw: a disk whose content a guest chose must not
+ * be able to turn itself into a qcow2 (or back). Read-only, what has no magic is raw. Errors:
+ * -EMEDIUMTYPE unknown format, -ELOOP the chain has a cycle or is deeper than IMAGE_CHAIN_MAX, and
+ * those of the driver and the opener.
  */
 int image_open(struct store *store, const struct image_options *options, struct image **ret,
 	       struct diag *diag);
@@ -89,11 +89,11 @@ int image_resize(struct image *img, uint64_t size, struct diag *diag);
 /* Where guest bytes stand, seen through the whole chain. */
 struct image_extent {
 	uint64_t off, len;
-	bool zero;	     /* reads as zeroes, no host bytes are asked */
-	bool packed;	     /* compressed */
-	bool mapped;	     /* !zero && !packed: stands unchanged at host_off of store */
-	bool present;	     /* this file or one below says what is here; false: nobody does, so zero */
-	unsigned depth;	     /* 0: the image itself, 1: its backing image, ... */
+	bool zero;	/* reads as zeroes, no host bytes are asked */
+	bool packed;	/* compressed */
+	bool mapped;	/* !zero && !packed: stands unchanged at host_off of store */
+	bool present;	/* this file or one below says what is here; false: nobody does, so zero */
+	unsigned depth; /* 0: the image itself, 1: its backing image, ... */
 	struct store *store; /* mapped */
 	uint64_t host_off;   /* mapped */
 };

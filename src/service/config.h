@@ -26,11 +26,11 @@ enum config_tristate {
 };
 
 struct config {
-	char *image;   /* IMAGE= */
-	char *format;  /* FORMAT=, "auto" */
+	char *image;  /* IMAGE= */
+	char *format; /* FORMAT=, "auto" */
 	bool read_only;
 	bool growable;
-	bool discard;  /* DISCARD=unmap */
+	bool discard;	/* DISCARD=unmap */
 	bool direct_io; /* O_DIRECT on the image */
 	enum config_cache cache;
 	enum config_tristate allow_other;

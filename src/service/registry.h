@@ -4,9 +4,9 @@
 
 /*
  * Which exports run: one small file per supervisor in a run-time directory (/run/fuseimg/exports as
- * root, $XDG_RUNTIME_DIR/fuseimg/exports or a private directory below /tmp otherwise), locked by its
- * supervisor for as long as it lives. `list` reads them; `umount` waits for the lock, since only the
- * end of the supervisor means that everything is on stable storage. A file that nobody
+ * root, $XDG_RUNTIME_DIR/fuseimg/exports or a private directory below /tmp otherwise), locked by
+ * its supervisor for as long as it lives. `list` reads them; `umount` waits for the lock, since
+ * only the end of the supervisor means that everything is on stable storage. A file that nobody
  * locks is a leftover of a supervisor that was killed, and is removed by whoever meets it.
  */
 
@@ -18,9 +18,9 @@
 #include "base/diag.h"
 
 struct registry_entry {
-	pid_t pid;     /* the supervisor */
-	char *image;   /* real path */
-	char *target;  /* real path of the mount point */
+	pid_t pid;    /* the supervisor */
+	char *image;  /* real path */
+	char *target; /* real path of the mount point */
 	char *format;
 	uint64_t size;
 	bool read_only;

@@ -16,15 +16,15 @@ typedef void (*supervisor_ready_fn)(void *data, int error, const struct diag *di
 
 struct supervisor_options {
 	const struct config *config;
-	const char *target;	   /* a directory or regular file */
+	const char *target; /* a directory or regular file */
 	supervisor_ready_fn ready;
 	void *ready_data;
 };
 
 /*
- * Runs an export until it is unmounted, told to stop (SIGTERM, SIGINT: unmount when nobody uses it) or
- * cannot go on. 0: everything that was written is on stable storage. Else negative errno, with the
- * sentence in diag (and logged).
+ * Runs an export until it is unmounted, told to stop (SIGTERM, SIGINT: unmount when nobody uses it)
+ * or cannot go on. 0: everything that was written is on stable storage. Else negative errno, with
+ * the sentence in diag (and logged).
  */
 int supervisor_run(const struct supervisor_options *options, struct diag *diag);
 

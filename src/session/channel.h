@@ -6,13 +6,13 @@
  * The socket between supervisor and worker: one SOCK_SEQPACKET pair, one message per packet, file
  * descriptors attached. The worker finds it as CHANNEL_FD. Both ends come from one package and are
  * replaced together, so there is no version negotiation; the supervisor still trusts nothing that a
- * worker says (it may have been taken over by the image it parses): lengths, types and terminators are
- * checked on receipt, and a message out of order ends the worker.
+ * worker says (it may have been taken over by the image it parses): lengths, types and terminators
+ * are checked on receipt, and a message out of order ends the worker.
  *
  *   supervisor                              worker
  *   START  config, image fd           ->
- *                                     <-    OPEN  a file the image names        (0..IMAGE_CHAIN_MAX)
- *   FILE   fd, or error and sentence  ->
+ *                                     <-    OPEN  a file the image names (0..IMAGE_CHAIN_MAX) FILE
+ * fd, or error and sentence  ->
  *                                     <-    OPENED  size and format, or FAILED errno and sentence
  *   (first start only: mount, INIT)
  *   SERVE  slots fd, thread fds       ->
@@ -54,12 +54,12 @@ enum channel_type {
 
 /* What a worker must know to serve; in START. */
 struct worker_config {
-	char format[32];      /* "auto" or a format's name */
+	char format[32]; /* "auto" or a format's name */
 	bool read_only;
 	bool growable;
-	bool discard;	      /* punched space goes back to the host */
-	bool directory;	      /* the target is a directory (disk, status); else the file itself */
-	bool page_cache;      /* CACHE=auto: clients may use the page cache on our file */
+	bool discard;	 /* punched space goes back to the host */
+	bool directory;	 /* the target is a directory (disk, status); else the file itself */
+	bool page_cache; /* CACHE=auto: clients may use the page cache on our file */
 	uint32_t mode, uid, gid;
 	uint32_t threads;
 	uint64_t table_cache; /* bytes of format tables kept in memory; 0: the driver's default */
@@ -76,18 +76,19 @@ struct worker_opened {
 /* What is not meant by a type is zero. */
 struct channel_msg {
 	uint32_t type;
-	int32_t error;	      /* FILE, FAILED, DONE, LOG: negative errno */
-	uint32_t role;	      /* OPEN: enum image_role */
-	uint32_t level;	      /* LOG: syslog priority */
-	bool writable;	      /* OPEN */
-	uint64_t offset;      /* LOG: guest offset, UINT64_MAX: none */
+	int32_t error;	 /* FILE, FAILED, DONE, LOG: negative errno */
+	uint32_t role;	 /* OPEN: enum image_role */
+	uint32_t level;	 /* LOG: syslog priority */
+	bool writable;	 /* OPEN */
+	uint64_t offset; /* LOG: guest offset, UINT64_MAX: none */
 	union {
 		struct worker_config config;
 		struct worker_opened opened;
 		struct session_granted granted; /* SERVE */
 	};
-	char text[CHANNEL_TEXT_MAX];   /* START: the image's name. OPEN: the name wanted. FILE: the name
-					  for people, or the sentence. FAILED, LOG: the sentence */
+	char text[CHANNEL_TEXT_MAX];   /* START: the image's name. OPEN: the name wanted. FILE: the
+					  name   for people, or the sentence. FAILED, LOG: the sentence
+					*/
 	char parent[CHANNEL_TEXT_MAX]; /* OPEN: name of the store that names it */
 };
 
@@ -95,9 +96,9 @@ struct channel_msg {
 int channel_send(int fd, const struct channel_msg *msg, const int *fds, size_t n);
 
 /*
- * Receives one message and its fds (at most CHANNEL_FDS_MAX into fds, O_CLOEXEC; *ret_n of them, the
- * caller's to close). 1: got one; 0: end of file; negative errno: -EBADMSG for a malformed packet.
- * Blocks unless the fd does not.
+ * Receives one message and its fds (at most CHANNEL_FDS_MAX into fds, O_CLOEXEC; *ret_n of them,
+ * the caller's to close). 1: got one; 0: end of file; negative errno: -EBADMSG for a malformed
+ * packet. Blocks unless the fd does not.
  */
 int channel_recv(int fd, struct channel_msg *ret, int *fds, size_t *ret_n);
 

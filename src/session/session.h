@@ -21,8 +21,8 @@ struct session_granted {
 };
 
 struct session_mount_options {
-	const char *source;	/* fsname: the image's path */
-	const char *target;	/* an existing directory or regular file */
+	const char *source; /* fsname: the image's path */
+	const char *target; /* an existing directory or regular file */
 	bool read_only;
 	bool allow_other;
 };
@@ -36,8 +36,8 @@ struct session {
 };
 
 /*
- * Mounts (libfuse: mount(2) as root, fusermount3 otherwise), answers INIT, clones n fds and makes the
- * slots. On failure nothing stays mounted and diag has the sentence. ret is untouched then.
+ * Mounts (libfuse: mount(2) as root, fusermount3 otherwise), answers INIT, clones n fds and makes
+ * the slots. On failure nothing stays mounted and diag has the sentence. ret is untouched then.
  */
 int session_open(const struct session_mount_options *options, unsigned n, struct session *ret,
 		 struct diag *diag);

@@ -14,10 +14,10 @@
  *   unique != 0, SLOT_OPEN    handed out by the kernel, maybe half executed, certainly not answered
  *   unique != 0, SLOT_DONE    executed; the answer in `reply` was perhaps sent
  *
- * The successor executes OPEN requests again and only sends the reply of DONE ones (a second answer is
- * refused by the kernel with ENOENT). The difference matters: an answered write must never be
- * executed again, since a later write to the same bytes may have been answered meanwhile. Requests that
- * change nothing (READ, GETATTR, ...) need not be marked DONE.
+ * The successor executes OPEN requests again and only sends the reply of DONE ones (a second answer
+ * is refused by the kernel with ENOENT). The difference matters: an answered write must never be
+ * executed again, since a later write to the same bytes may have been answered meanwhile. Requests
+ * that change nothing (READ, GETATTR, ...) need not be marked DONE.
  *
  * The thread's order of stores, each visible in memory before the next step:
  *   1. unique = 0, then state = SLOT_OPEN, then read(2) on the fuse fd into `request`
@@ -36,12 +36,12 @@
 
 enum {
 	SLOTS_MAX = 64,
-	SLOTS_NODES_MAX = 2,	       /* node attributes kept: the disk, the status file */
+	SLOTS_NODES_MAX = 2, /* node attributes kept: the disk, the status file */
 	SLOT_PAGE = 4096,
-	SLOT_DATA_MAX = 1 << 20,       /* largest WRITE payload */
-	SLOT_REPLY_MAX = 256,	       /* largest answer of a request that changes something */
-	/* fuse_in_header + fuse_write_in: the request starts so that the payload of a WRITE is aligned
-	 * to a page (O_DIRECT on the image) */
+	SLOT_DATA_MAX = 1 << 20, /* largest WRITE payload */
+	SLOT_REPLY_MAX = 256,	 /* largest answer of a request that changes something */
+	/* fuse_in_header + fuse_write_in: the request starts so that the payload of a WRITE is
+	 * aligned to a page (O_DIRECT on the image) */
 	SLOT_WRITE_HEAD = 80,
 };
 
@@ -55,17 +55,20 @@ struct slot_counters {
 	_Atomic uint64_t reads, read_bytes;
 	_Atomic uint64_t writes, write_bytes;
 	_Atomic uint64_t flushes;
-	_Atomic uint64_t discards;   /* punches and zero ranges */
-	_Atomic uint64_t others;     /* every other request */
-	_Atomic uint64_t errors;     /* answers that told of a failed image or host (EIO, ENOSPC, EUCLEAN) */
+	_Atomic uint64_t discards; /* punches and zero ranges */
+	_Atomic uint64_t others;   /* every other request */
+	_Atomic uint64_t
+		errors; /* answers that told of a failed image or host (EIO, ENOSPC, EUCLEAN) */
 };
 
-/* Attributes that clients set; a zero `set` bit means: as configured, or as the image's file says. */
+/* Attributes that clients set; a zero `set` bit means: as configured, or as the image's file says.
+ */
 struct slots_attr {
 	_Atomic uint32_t set; /* FATTR_MODE, FATTR_UID, FATTR_GID, FATTR_ATIME, FATTR_MTIME */
 	uint32_t mode, uid, gid;
 	int64_t atime_ns, mtime_ns;
-	int64_t host_mtime_ns; /* mtime of the image's file when mtime was set: a later change wins */
+	int64_t host_mtime_ns; /* mtime of the image's file when mtime was set: a later change wins
+				*/
 };
 
 struct slot {

@@ -32,13 +32,14 @@ struct store_stat {
 	uint32_t block;	    /* preferred I/O size of the host, bytes */
 	struct timespec mtime, ctime;
 	uint64_t dev, ino; /* identity; 0, 0 where there is none (memory). Block devices: dev is the
-			      device's own number, ino is 0, so that two nodes of one disk compare equal */
+			      device's own number, ino is 0, so that two nodes of one disk compare
+			      equal */
 };
 
 /*
  * One implementation. close, read and stat are always there, the others may be NULL: write
- * (read-only kind), discard and allocate (-EOPNOTSUPP), zero (written as zeroes by the wrapper), map
- * (all data), fd (-1).
+ * (read-only kind), discard and allocate (-EOPNOTSUPP), zero (written as zeroes by the wrapper),
+ * map (all data), fd (-1).
  */
 struct store_ops {
 	const char *kind; /* "file", "memory", ... */
