@@ -62,7 +62,7 @@ def test_functions():
     assert [f.name for f in found] == ["plain", "many", "table_like"]
     assert [f.parameters for f in found] == [0, 7, 1]
     assert [f.nesting for f in found] == [0, 4, 1]
-    assert [f.lines for f in found] == [1, 18, 8]
+    assert [f.lines for f in found] == [1, 16, 8]
     assert [f.cases for f in found] == [0, 0, 2]
 
 
