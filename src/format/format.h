@@ -25,6 +25,7 @@
  * from the host.
  */
 
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -47,6 +48,7 @@ struct extent {
 	enum extent_kind kind;
 	bool shared;	     /* DATA: a snapshot names these host bytes too: never write in place */
 	bool fresh;	     /* from alloc(): the host bytes read as zeroes already */
+	bool reused;	     /* from alloc(): a note of the driver to its link() and abandon() */
 	uint64_t off, len;   /* guest bytes */
 	struct store *store; /* DATA, PACKED: where the bytes are */
 	uint64_t host_off;   /* DATA, PACKED */
@@ -126,7 +128,8 @@ struct format {
 	 * ret->off <= off and the end may lie past off + len (never past the end of the image
 	 * rounded up to img->unit). No table names the space yet; until link() readers see the old
 	 * mapping. image/ fills all of ret's host bytes before link (but for zeroes where
-	 * ret->fresh). -ENOSPC where the host is full or the format is.
+	 * ret->fresh) and hands it back to link() or abandon() unchanged. -ENOSPC where the host is
+	 * full or the format is.
 	 */
 	int (*alloc)(struct image *img, uint64_t off, uint64_t len, struct extent *ret);
 	/* Publishes an extent from alloc(), after its bytes were written; frees what it replaces.
@@ -147,6 +150,15 @@ struct format {
 	 * stores are flushed. NULL: store and data are flushed.
 	 */
 	int (*flush)(struct image *img);
+	/*
+	 * Host bytes that link() replaced may still be read by those who mapped them before, and a
+	 * power cut may bring their old table entries back until a flush came after. The driver
+	 * keeps them aside, and sets img->settle_wanted once a flush has made their end durable.
+	 * image/ looks at that flag after every flush() and link() (one relaxed load); when it is
+	 * set, it takes io_lock exclusively and calls this, which clears the flag and makes the
+	 * bytes free for reuse. Nothing depends on how soon. NULL: never asked for.
+	 */
+	void (*settle)(struct image *img);
 	/* Orderly end of a writable image, before close: gives unused reservations back, flushes.
 	 * NULL: flush. */
 	int (*finish)(struct image *img);
@@ -168,9 +180,13 @@ struct image {
 	uint32_t unit;	    /* allocation unit (cluster), a power of two of 512 or more; 1: none */
 	bool padded;	    /* DATA may lie past the end of a store and then reads as zeroes */
 	char *backing_name; /* as the image names it; NULL: none. Owned by the image */
-	char *backing_format; /* NULL: not stated */
-	char *data_name;      /* external data file; NULL: none */
-	void *driver;	      /* the driver's own state */
+	char *backing_format;	    /* NULL: not stated */
+	char *data_name;	    /* external data file; NULL: none */
+	void *driver;		    /* the driver's own state */
+	_Atomic bool settle_wanted; /* see settle(); set by the driver at any time */
+	/* The first sentence about damage that map, unpack, alloc or link met, or NULL. Set once by
+	 * image_damaged(), freed by image/ after close(). */
+	_Atomic(char *) damage;
 
 	struct store *data; /* where DATA stands: store, or the external data file. By image/ */
 	struct image_core *core;
@@ -178,6 +194,12 @@ struct image {
 
 /* All drivers, probed in this order; NULL ends the list. raw is last and has no magic. */
 extern const struct format *const formats[];
+
+/*
+ * Damage met while the image is in use, where there is no diag to fill: remembers the first such
+ * sentence (see format.h's rules on diag) in img->damage. Returns -EUCLEAN.
+ */
+int image_damaged(struct image *img, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 
 const struct format *format_by_name(const char *name);
 
