@@ -43,6 +43,7 @@ struct store_stat {
  */
 struct store_ops {
 	const char *kind; /* "file", "memory", ... */
+	/* Frees all that the implementation holds, its struct included; the wrapper frees name. */
 	void (*close)(struct store *s);
 	/* Bytes read; fewer than len only at the end of the store. */
 	ssize_t (*read)(struct store *s, void *buf, size_t len, uint64_t off);
@@ -67,9 +68,10 @@ struct store_ops {
 /* The head of every implementation's own struct. */
 struct store {
 	const struct store_ops *ops;
-	char *name;	/* as a person would call it: the path. Owned. */
-	bool read_only; /* constant after open */
-	bool fixed;	/* cannot grow: a block device */
+	char *name;	     /* as a person would call it: the path. Owned. */
+	bool read_only;	     /* constant after open */
+	bool fixed;	     /* cannot grow: a block device. Set before the first call */
+	uint64_t fixed_size; /* fixed: its bytes, so that no write has to ask the host */
 };
 
 /* Fills the head; name is copied. 0 or -ENOMEM. */
@@ -83,11 +85,15 @@ ssize_t store_read(struct store *s, void *buf, size_t len, uint64_t off);
 int store_read_full(struct store *s, void *buf, size_t len, uint64_t off);
 /* A growing write past the end of a fixed store is -ENOSPC. */
 int store_write(struct store *s, const void *buf, size_t len, uint64_t off);
+/* On a read-only store there is nothing to flush: 0. */
 int store_flush(struct store *s);
+/* What lies past the end of the store is left out of discard and zero; neither changes the size. */
 int store_discard(struct store *s, uint64_t off, uint64_t len);
 int store_zero(struct store *s, uint64_t off, uint64_t len);
 int store_allocate(struct store *s, uint64_t off, uint64_t len);
+/* A fixed store: growing is -ENOSPC, shrinking -EOPNOTSUPP. */
 int store_resize(struct store *s, uint64_t size);
+/* What lies past the end of the store is a hole. len > 0. */
 int store_map(struct store *s, uint64_t off, uint64_t len, bool *ret_data, uint64_t *ret_len);
 int store_stat(struct store *s, struct store_stat *ret);
 int store_size(struct store *s, uint64_t *ret);

@@ -1,0 +1,272 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "store/store.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/fs.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <sys/ioctl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/checked.h"
+#include "base/io.h"
+
+/*
+ * A regular file or a block device behind a file descriptor.
+ *
+ * The size of a block device is asked once: it is fixed. That of a regular file is asked each time,
+ * because others may change it under us.
+ */
+
+struct file {
+	struct store store;
+	int fd;
+	uint32_t sector;     /* block device: its logical block, else 1 */
+	atomic_bool no_zero; /* the host knows no FALLOC_FL_ZERO_RANGE here */
+	atomic_bool no_punch;
+};
+
+/* Zeroes for the ends of a range that are no whole sectors (a logical block is at most a page). */
+static const unsigned char file_zeroes[64 * 1024];
+
+static struct file *file_of(struct store *s)
+{
+	return (struct file *)s;
+}
+
+static void file_close(struct store *s)
+{
+	struct file *f = file_of(s);
+
+	closep(&f->fd);
+	free(f);
+}
+
+static ssize_t file_read(struct store *s, void *buf, size_t len, uint64_t off)
+{
+	return io_pread(file_of(s)->fd, buf, len, off);
+}
+
+static int file_write(struct store *s, const void *buf, size_t len, uint64_t off)
+{
+	return io_pwrite(file_of(s)->fd, buf, len, off);
+}
+
+static int file_flush(struct store *s)
+{
+	while (fdatasync(file_of(s)->fd) < 0)
+		if (errno != EINTR)
+			return -errno;
+	return 0;
+}
+
+static int file_fallocate(struct file *f, int mode, uint64_t off, uint64_t len)
+{
+	while (fallocate(f->fd, mode, (off_t)off, (off_t)len) < 0)
+		if (errno == ENOSYS)
+			return -EOPNOTSUPP;
+		else if (errno != EINTR)
+			return -errno;
+	return 0;
+}
+
+/* file_fallocate() that is not tried again where the host said once that it cannot. */
+static int file_try(struct file *f, int mode, atomic_bool *cannot, uint64_t off, uint64_t len)
+{
+	int r;
+
+	if (atomic_load_explicit(cannot, memory_order_relaxed))
+		return -EOPNOTSUPP;
+	r = file_fallocate(f, mode | FALLOC_FL_KEEP_SIZE, off, len);
+	if (r == -EOPNOTSUPP)
+		atomic_store_explicit(cannot, true, memory_order_relaxed);
+	return r;
+}
+
+/* Gives the space of whole sectors back; they read as zeroes, on block devices too (Linux 4.9). */
+static int file_punch(struct file *f, uint64_t off, uint64_t len)
+{
+	return file_try(f, FALLOC_FL_PUNCH_HOLE, &f->no_punch, off, len);
+}
+
+/* Zeroes whole sectors and keeps their space, unless the host can only punch, or is too full. */
+static int file_zero_range(struct file *f, uint64_t off, uint64_t len)
+{
+	int r = file_try(f, FALLOC_FL_ZERO_RANGE, &f->no_zero, off, len);
+
+	return r == -EOPNOTSUPP || r == -ENOSPC ? file_punch(f, off, len) : r;
+}
+
+/*
+ * A block device takes whole sectors only: `clear` gets those, and the bytes before and behind them
+ * are written.
+ */
+static int file_clear(struct file *f, uint64_t off, uint64_t len,
+		      int (*clear)(struct file *f, uint64_t off, uint64_t len))
+{
+	uint64_t end = off + len;
+	uint64_t from = min_u64(round_up(off, f->sector), end);
+	uint64_t to = max_u64(round_down(end, f->sector), from);
+	int r = 0;
+
+	if (from < to)
+		r = clear(f, from, to - from);
+	if (r == 0 && off < from)
+		r = file_write(&f->store, file_zeroes, from - off, off);
+	if (r == 0 && to < end)
+		r = file_write(&f->store, file_zeroes, end - to, to);
+	return r;
+}
+
+static int file_discard(struct store *s, uint64_t off, uint64_t len)
+{
+	return file_clear(file_of(s), off, len, file_punch);
+}
+
+static int file_zero(struct store *s, uint64_t off, uint64_t len)
+{
+	return file_clear(file_of(s), off, len, file_zero_range);
+}
+
+static int file_allocate(struct store *s, uint64_t off, uint64_t len)
+{
+	if (s->fixed)
+		return 0; /* a device has all of its space */
+	return file_fallocate(file_of(s), FALLOC_FL_KEEP_SIZE, off, len);
+}
+
+static int file_resize(struct store *s, uint64_t size)
+{
+	while (ftruncate(file_of(s)->fd, (off_t)size) < 0)
+		if (errno != EINTR)
+			return -errno;
+	return 0;
+}
+
+/* Where the kernel or the file system cannot tell holes, all of it is data. */
+static int file_map(struct store *s, uint64_t off, uint64_t len, bool *ret_data, uint64_t *ret_len)
+{
+	int fd = file_of(s)->fd;
+	off_t data = -1, end = -1;
+	bool is_data = true;
+
+	if (!s->fixed) {
+		data = lseek(fd, (off_t)off, SEEK_DATA);
+		if (data < 0 && errno != ENXIO && errno != EINVAL && errno != EOPNOTSUPP)
+			return -errno;
+		is_data = data == (off_t)off || (data < 0 && errno != ENXIO);
+		end = data == (off_t)off ? lseek(fd, (off_t)off, SEEK_HOLE) : data;
+	}
+	*ret_data = is_data;
+	/* end is not behind off where the file is being cut under us */
+	*ret_len = end > (off_t)off ? min_u64(len, (uint64_t)end - off) : len;
+	return 0;
+}
+
+static int file_stat(struct store *s, struct store_stat *ret)
+{
+	struct stat st;
+
+	if (fstat(file_of(s)->fd, &st) < 0)
+		return -errno;
+	*ret = (struct store_stat){
+		.size = s->fixed ? s->fixed_size : (uint64_t)st.st_size,
+		.allocated = s->fixed ? s->fixed_size : (uint64_t)st.st_blocks * 512,
+		.block = (uint32_t)st.st_blksize,
+		.mtime = st.st_mtim,
+		.ctime = st.st_ctim,
+		.dev = s->fixed ? st.st_rdev : st.st_dev,
+		.ino = s->fixed ? 0 : st.st_ino,
+	};
+	return 0;
+}
+
+static int file_fd(struct store *s)
+{
+	return file_of(s)->fd;
+}
+
+static const struct store_ops file_ops = {
+	.kind = "file",
+	.close = file_close,
+	.read = file_read,
+	.write = file_write,
+	.flush = file_flush,
+	.discard = file_discard,
+	.zero = file_zero,
+	.allocate = file_allocate,
+	.resize = file_resize,
+	.map = file_map,
+	.stat = file_stat,
+	.fd = file_fd,
+};
+
+static int file_init_device(struct file *f, struct diag *diag)
+{
+	const char *name = f->store.name;
+	uint64_t size;
+	int sector;
+
+	if (ioctl(f->fd, BLKGETSIZE64, &size) < 0)
+		return diag_errno(diag, -errno, "cannot ask for the size of block device %s", name);
+	if (ioctl(f->fd, BLKSSZGET, &sector) < 0)
+		return diag_errno(diag, -errno, "cannot ask for the sector size of block device %s",
+				  name);
+	if (size == 0)
+		return diag_set(diag, -ENOMEDIUM, "block device %s has no medium (its size is 0)",
+				name);
+	if (sector <= 0 || !is_pow2((uint64_t)sector) || (size_t)sector > sizeof(file_zeroes))
+		return diag_set(diag, -EOPNOTSUPP, "block device %s has sectors of %d bytes", name,
+				sector);
+	f->store.fixed = true;
+	f->store.fixed_size = size;
+	f->sector = (uint32_t)sector;
+	return 0;
+}
+
+static int file_init(struct file *f, struct diag *diag)
+{
+	const char *name = f->store.name;
+	struct stat st;
+
+	if (fstat(f->fd, &st) < 0)
+		return diag_errno(diag, -errno, "cannot stat %s", name);
+	if (S_ISBLK(st.st_mode))
+		return file_init_device(f, diag);
+	if (!S_ISREG(st.st_mode))
+		return diag_set(diag, -EMEDIUMTYPE,
+				"%s is neither a regular file nor a block device", name);
+	return 0;
+}
+
+int store_file_new(int fd, const char *name, struct store **ret, struct diag *diag)
+{
+	_cleanup_store_ struct store *s = NULL;
+	_cleanup_close_ int owned = fd;
+	struct file *f;
+	int flags, r;
+
+	flags = fcntl(fd, F_GETFL);
+	if (flags < 0)
+		return diag_errno(diag, -errno, "cannot use the file descriptor of %s", name);
+	if (flags & O_PATH || (flags & O_ACCMODE) == O_WRONLY)
+		return diag_set(diag, -EBADF, "%s is not open for reading", name);
+	f = calloc(1, sizeof(*f));
+	if (!f)
+		return -ENOMEM;
+	r = store_init(&f->store, &file_ops, name, (flags & O_ACCMODE) == O_RDONLY);
+	if (r < 0) {
+		free(f);
+		return r;
+	}
+	s = &f->store;
+	f->fd = TAKE_FD(owned);
+	f->sector = 1;
+	r = file_init(f, diag);
+	if (r < 0)
+		return r;
+	*ret = TAKE_PTR(s);
+	return 0;
+}
