@@ -27,7 +27,8 @@ struct registry_entry {
 };
 void registry_entry_done(struct registry_entry *e);
 
-/* The supervisor's own entry. */
+/* The supervisor's own entry. Call before mounting: it claims the target (-EBUSY with a sentence
+ * when another live export has it). */
 struct registry_own;
 int registry_add(const struct registry_entry *e, struct registry_own **ret, struct diag *diag);
 /* Removes the entry and leaves the outcome (0, or negative errno and the sentence) to those who
@@ -40,8 +41,8 @@ int registry_list(struct registry_entry **ret, size_t *ret_n, struct diag *diag)
 /* A handle on the live export of a target (real path); NULL in *ret when there is none. */
 struct registry_watch;
 int registry_watch(const char *target, struct registry_watch **ret, struct diag *diag);
-/* Waits for the end of its supervisor (timeout_ms < 0: for ever) and frees nothing. 0, -ETIME, or
- * what the supervisor ended with (sentence in diag). */
+/* Waits for the end of its supervisor (timeout_ms < 0: for ever) and frees nothing. 0, -ETIME,
+ * -EOWNERDEAD (it was killed), or what the supervisor ended with (sentence in diag). */
 int registry_wait(struct registry_watch *w, int timeout_ms, struct diag *diag);
 void registry_watch_free(struct registry_watch *w);
 
