@@ -273,7 +273,16 @@ static void test_watch_of_an_unknown_target_is_null(void **state)
 /* Live (locked) files whose content is no entry. */
 static void test_garbage_is_passed_over(void **state)
 {
-	static const char *const garbage[] = {"", "no pair", "pid=1", "image=x\0target=y\0size=-1"};
+	static const char negative_size[] = "image=x\0target=y\0format=raw\0size=-1";
+	static const struct {
+		const char *text;
+		size_t len;
+	} garbage[] = {
+		{"", 0},
+		{"no pair", 7},
+		{"pid=1", 6},
+		{negative_size, sizeof(negative_size)},
+	};
 	struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
 	const struct registry_entry e = entry_of("/mnt/b");
 	struct registry_entry *list = NULL;
@@ -288,7 +297,7 @@ static void test_garbage_is_passed_over(void **state)
 		snprintf(path, sizeof(path), "%s/exports/garbage-%d", test_dir, i);
 		fds[i] = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0644);
 		assert_true(fds[i] >= 0);
-		assert_true(write(fds[i], garbage[i], i == 3 ? 26 : strlen(garbage[i])) >= 0);
+		assert_true(write(fds[i], garbage[i].text, garbage[i].len) >= 0);
 		assert_int_equal(fcntl(fds[i], F_OFD_SETLK, &lock), 0);
 	}
 	assert_int_equal(registry_list(&list, &n, NULL), 0);
