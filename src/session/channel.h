@@ -87,7 +87,8 @@ struct channel_msg {
 		struct session_granted granted; /* SERVE */
 	};
 	char text[CHANNEL_TEXT_MAX];   /* START: the image's name. OPEN: the name wanted. FILE: the
-					  name   for people, or the sentence. FAILED, LOG: the sentence
+					  name   for people, or the sentence. FAILED, LOG: the
+					  sentence
 					*/
 	char parent[CHANNEL_TEXT_MAX]; /* OPEN: name of the store that names it */
 };

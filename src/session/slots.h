@@ -64,7 +64,7 @@ struct slot_counters {
 /* Attributes that clients set; a zero `set` bit means: as configured, or as the image's file says.
  */
 struct slots_attr {
-	_Atomic uint32_t set; /* FATTR_MODE, FATTR_UID, FATTR_GID, FATTR_ATIME, FATTR_MTIME */
+	uint32_t set; /* FATTR_MODE, FATTR_UID, FATTR_GID, FATTR_ATIME, FATTR_MTIME */
 	uint32_t mode, uid, gid;
 	int64_t atime_ns, mtime_ns;
 	int64_t host_mtime_ns; /* mtime of the image's file when mtime was set: a later change wins
@@ -82,7 +82,10 @@ struct slot {
 struct slots_head {
 	uint32_t magic, version;
 	uint32_t n;
-	_Atomic uint32_t attr_lock;
+	/* Someone has opened the disk past the page cache: see ops_open() */
+	_Atomic uint32_t direct_opened;
+	/* The worker's, under a lock of its own: there is only one worker at a time, and a SETATTR
+	 * that died half-way is executed again */
 	struct slots_attr attr[SLOTS_NODES_MAX];
 };
 

@@ -1,0 +1,128 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "session/slots.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/fuse.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+
+enum {
+	SLOTS_MAGIC = 0x46534c54, /* "FSLT" */
+	SLOTS_VERSION = 1,
+};
+
+_Static_assert(sizeof(struct slots_head) <= SLOT_PAGE, "the head has one page");
+_Static_assert(sizeof(struct slot) <= SLOT_REQUEST_OFF, "the slot ends where the request begins");
+_Static_assert(SLOT_WRITE_HEAD == sizeof(struct fuse_in_header) + sizeof(struct fuse_write_in),
+	       "the payload of a WRITE begins on a page");
+_Static_assert(SLOT_REQUEST_OFF + SLOT_REQUEST_MAX == SLOT_SIZE, "the request fills the slot");
+_Static_assert(ATOMIC_LLONG_LOCK_FREE == 2, "counters are shared between processes");
+
+static size_t slots_bytes(unsigned n)
+{
+	return SLOT_PAGE + (size_t)n * SLOT_SIZE;
+}
+
+int slots_create(unsigned n)
+{
+	_cleanup_close_ int fd = -1;
+	struct slots_head head = {.magic = SLOTS_MAGIC, .version = SLOTS_VERSION, .n = n};
+
+	if (n == 0 || n > SLOTS_MAX)
+		return -EINVAL;
+	fd = memfd_create("fuseimg-slots", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+	if (fd < 0)
+		return -errno;
+	if (ftruncate(fd, (off_t)slots_bytes(n)) < 0)
+		return -errno;
+	if (pwrite(fd, &head, sizeof(head), 0) != sizeof(head))
+		return -EIO;
+	if (fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) < 0)
+		return -errno;
+	return TAKE_FD(fd);
+}
+
+int slots_map(int fd, struct slots *ret, struct diag *diag)
+{
+	struct slots_head *head;
+	struct stat st;
+	unsigned n;
+	void *p;
+
+	if (fstat(fd, &st) < 0)
+		return diag_errno(diag, -errno, "request memory");
+	if (st.st_size < SLOT_PAGE || st.st_size > (off_t)slots_bytes(SLOTS_MAX))
+		return diag_set(diag, -EBADMSG, "request memory has %lld bytes",
+				(long long)st.st_size);
+	p = mmap(NULL, (size_t)st.st_size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	if (p == MAP_FAILED)
+		return diag_errno(diag, -errno, "mapping the request memory");
+	head = p;
+	n = head->n;
+	if (head->magic != SLOTS_MAGIC || head->version != SLOTS_VERSION || n == 0 ||
+	    n > SLOTS_MAX || slots_bytes(n) != (size_t)st.st_size) {
+		munmap(p, (size_t)st.st_size);
+		return diag_set(diag, -EBADMSG,
+				"request memory is of another kind or version of fuseimg");
+	}
+	*ret = (struct slots){.head = head, .base = p, .n = n};
+	return 0;
+}
+
+void slots_unmap(struct slots *s)
+{
+	if (s->base)
+		munmap(s->base, slots_bytes(s->n));
+	*s = (struct slots){};
+}
+
+static uint8_t *slots_start(const struct slots *s, unsigned i)
+{
+	assert(i < s->n);
+	return s->base + SLOT_PAGE + (size_t)i * SLOT_SIZE;
+}
+
+struct slot *slots_at(const struct slots *s, unsigned i)
+{
+	return (struct slot *)(void *)slots_start(s, i);
+}
+
+void *slots_request(const struct slots *s, unsigned i)
+{
+	return slots_start(s, i) + SLOT_REQUEST_OFF;
+}
+
+uint64_t slots_unique(const struct slots *s, unsigned i)
+{
+	const struct fuse_in_header *in = slots_request(s, i);
+
+	return __atomic_load_n(&in->unique, __ATOMIC_ACQUIRE);
+}
+
+static uint64_t slots_load(const _Atomic uint64_t *v)
+{
+	return atomic_load_explicit(v, memory_order_relaxed);
+}
+
+void slots_sum(const struct slots *s, struct slots_sum *ret)
+{
+	*ret = (struct slots_sum){};
+	for (unsigned i = 0; i < s->n; i++) {
+		const struct slot_counters *c = &slots_at(s, i)->counters;
+
+		ret->reads += slots_load(&c->reads);
+		ret->read_bytes += slots_load(&c->read_bytes);
+		ret->writes += slots_load(&c->writes);
+		ret->write_bytes += slots_load(&c->write_bytes);
+		ret->flushes += slots_load(&c->flushes);
+		ret->discards += slots_load(&c->discards);
+		ret->others += slots_load(&c->others);
+		ret->errors += slots_load(&c->errors);
+	}
+}
