@@ -71,6 +71,11 @@ int image_close(struct image *img);
 
 /* Bytes of the guest's disk. */
 uint64_t image_size(struct image *img);
+/*
+ * The sentence that goes with the first -EUCLEAN (-EIO) that reading or writing met in this chain,
+ * or NULL. It stays as it is until image_close().
+ */
+const char *image_damage(struct image *img);
 /* The files of the chain: NULL behind the last. */
 struct image *image_backing(struct image *img);
 

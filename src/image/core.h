@@ -1,0 +1,53 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#ifndef FUSEIMG_CORE_H
+#define FUSEIMG_CORE_H
+
+/*
+ * What image/ keeps of one file of a chain, private to this folder.
+ *
+ * Lock order, outermost first: io_lock of an image, inflight (waited for, and held as a range),
+ * then the driver's own locks; below an image come the same locks of its backing image. io_lock is
+ * shared by every request and exclusive for what frees or moves host bytes; while it is held
+ * shared, a mapping that a driver gave out stays readable.
+ */
+
+#include <stdatomic.h>
+
+#include "base/thread.h"
+#include "image/barrier.h"
+#include "image/image.h"
+#include "image/inflight.h"
+#include "image/unpack.h"
+
+struct image_core {
+	struct rwlock io_lock;
+	struct inflight inflight; /* first writes under way, in allocation units */
+	struct barrier barrier;	  /* bytes before the entry that publishes them */
+	struct unpack_cache unpack;
+	struct image *backing; /* NULL: none. Constant after open */
+	_Atomic uint64_t size; /* published copy of img->size, for image_size() */
+	bool discard;	       /* constant after open */
+};
+
+/* The parts of reading that a writer needs while it holds io_lock already. */
+int image_read_locked(struct image *img, void *buf, size_t len, uint64_t off)
+	REQUIRES_SHARED(img->core->io_lock);
+
+/* -EINVAL where [off, off + len) leaves the image, -EROFS where it may not change. */
+int image_check_range(struct image *img, uint64_t off, uint64_t len)
+	REQUIRES_SHARED(img->core->io_lock);
+int image_check_write(struct image *img, uint64_t off, uint64_t len)
+	REQUIRES_SHARED(img->core->io_lock);
+
+/* Allocates and publishes what is not the image's own yet in the range, contents unchanged; writes
+ * buf (at off) into it unless that is NULL. Does at least one extent, *ret_done bytes from off. */
+int image_write_new(struct image *img, const void *buf, uint64_t len, uint64_t off,
+		    uint64_t *ret_done) REQUIRES_SHARED(img->core->io_lock);
+
+/* True where the host bytes of an extent may be written in place. */
+static inline bool image_owned(const struct extent *ext)
+{
+	return ext->kind == EXTENT_DATA && !ext->shared;
+}
+
+#endif

@@ -1,0 +1,173 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+/* Where guest bytes stand, seen through the whole chain: extents, holes, allocation. */
+
+#include <errno.h>
+#include <string.h>
+
+#include "base/checked.h"
+#include "image/core.h"
+
+static int walk_chain(struct image *img, uint64_t off, uint64_t len, unsigned depth,
+		      struct image_extent *ret);
+
+static void walk_zero(uint64_t off, uint64_t len, unsigned depth, bool present,
+		      struct image_extent *ret)
+{
+	*ret = (struct image_extent){
+		.off = off, .len = len, .depth = depth, .present = present, .zero = true};
+}
+
+/* What a file does not hold its backing image does, as far as that reaches. */
+static int walk_parent(struct image *img, uint64_t off, uint64_t len, unsigned depth,
+		       struct image_extent *ret)
+{
+	struct image *backing = img->core->backing;
+	uint64_t size = backing ? image_size(backing) : 0;
+	int r;
+
+	if (off >= size) {
+		walk_zero(off, len, depth, backing != NULL, ret);
+		return 0;
+	}
+	rwlock_read(&backing->core->io_lock);
+	r = walk_chain(backing, off, min_u64(len, size - off), depth + 1, ret);
+	rwlock_unread(&backing->core->io_lock);
+	return r;
+}
+
+/* The host's file may have holes where the format says data. */
+static int walk_data(struct image *img, const struct extent *ext, uint64_t off, uint64_t len,
+		     unsigned depth, struct image_extent *ret)
+{
+	uint64_t host_off = ext->host_off + (off - ext->off), size, run = len;
+	bool data = true;
+	int r = store_size(ext->store, &size);
+
+	if (r < 0)
+		return r;
+	if (host_off >= size) /* padding, or a file that shrank: reading tells which */
+		data = !img->padded;
+	else
+		r = store_map(ext->store, host_off, min_u64(len, size - host_off), &data, &run);
+	if (r < 0)
+		return r;
+	if (!data) {
+		walk_zero(off, run, depth, true, ret);
+		return 0;
+	}
+	*ret = (struct image_extent){.off = off,
+				     .len = run,
+				     .depth = depth,
+				     .present = true,
+				     .mapped = true,
+				     .store = ext->store,
+				     .host_off = host_off};
+	return 0;
+}
+
+static int walk_chain(struct image *img, uint64_t off, uint64_t len, unsigned depth,
+		      struct image_extent *ret)
+{
+	struct extent ext;
+	int r = img->format->map(img, off, len, 0, &ext);
+
+	if (r < 0)
+		return r;
+	len = min_u64(len, ext.off + ext.len - off);
+	switch (ext.kind) {
+	case EXTENT_ZERO:
+		walk_zero(off, len, depth, true, ret);
+		return 0;
+	case EXTENT_PACKED:
+		*ret = (struct image_extent){
+			.off = off, .len = len, .depth = depth, .present = true, .packed = true};
+		return 0;
+	case EXTENT_PARENT:
+		return walk_parent(img, off, len, depth, ret);
+	case EXTENT_DATA:
+		return walk_data(img, &ext, off, len, depth, ret);
+	}
+	return -EIO;
+}
+
+static bool walk_continues(const struct image_extent *a, const struct image_extent *b)
+{
+	return a->zero == b->zero && a->packed == b->packed && a->mapped == b->mapped &&
+	       a->present == b->present && a->depth == b->depth && a->store == b->store &&
+	       (!a->mapped || a->host_off + a->len == b->host_off);
+}
+
+int image_map(struct image *img, uint64_t off, uint64_t len, struct image_extent *ret)
+{
+	struct image_extent whole, next;
+	int r;
+
+	rwlock_read(&img->core->io_lock);
+	r = len > 0 ? image_check_range(img, off, len) : -EINVAL;
+	if (r == 0)
+		r = walk_chain(img, off, len, 0, &whole);
+	while (r == 0 && whole.len < len) {
+		r = walk_chain(img, off + whole.len, len - whole.len, 0, &next);
+		if (r == 0 && !walk_continues(&whole, &next))
+			break;
+		if (r == 0)
+			whole.len += next.len;
+	}
+	rwlock_unread(&img->core->io_lock);
+	if (r == 0)
+		*ret = whole;
+	return r;
+}
+
+int image_seek(struct image *img, uint64_t off, bool data, uint64_t *ret)
+{
+	uint64_t size = image_size(img);
+
+	if (off >= size)
+		return -ENXIO;
+	while (off < size) {
+		struct image_extent ext;
+		int r = image_map(img, off, size - off, &ext);
+
+		if (r < 0)
+			return r;
+		if (ext.zero != data) {
+			*ret = off;
+			return 0;
+		}
+		off += ext.len;
+	}
+	if (data)
+		return -ENXIO;
+	*ret = size; /* the hole behind the end */
+	return 0;
+}
+
+static bool walk_later(const struct timespec *a, const struct timespec *b)
+{
+	return a->tv_sec != b->tv_sec ? a->tv_sec > b->tv_sec : a->tv_nsec > b->tv_nsec;
+}
+
+int image_stat(struct image *img, struct store_stat *ret)
+{
+	struct store_stat st, data;
+	int r = store_stat(img->store, &st);
+
+	if (r == 0 && img->data != img->store) {
+		r = store_stat(img->data, &data);
+		if (r < 0)
+			return r;
+		st.allocated += data.allocated;
+		if (walk_later(&data.mtime, &st.mtime))
+			st.mtime = data.mtime;
+		if (walk_later(&data.ctime, &st.ctime))
+			st.ctime = data.ctime;
+	}
+	if (r < 0)
+		return r;
+	st.size = image_size(img);
+	st.block = img->unit > 1 ? img->unit : 4096;
+	*ret = st;
+	return 0;
+}
