@@ -11,8 +11,8 @@
  *
  *   supervisor                              worker
  *   START  config, image fd           ->
- *                                     <-    OPEN  a file the image names (0..IMAGE_CHAIN_MAX) FILE
- * fd, or error and sentence  ->
+ *                                     <-    OPEN  a file the image names (0..CHANNEL_OPENS_MAX)
+ *   FILE  fd, or error and sentence   ->
  *                                     <-    OPENED  size and format, or FAILED errno and sentence
  *   (first start only: mount, INIT)
  *   SERVE  slots fd, thread fds       ->
@@ -37,6 +37,14 @@ enum {
 	CHANNEL_FD = 3,
 	CHANNEL_TEXT_MAX = 4096, /* paths and sentences, with the NUL */
 	CHANNEL_FDS_MAX = SLOTS_MAX + 1,
+	CHANNEL_OPENS_MAX = 64, /* OPENs of one worker: a full chain, each with a data file */
+};
+
+/* What a file named by an image is to it; the values of enum image_role (image/image.h), which the
+ * supervisor does not know. */
+enum channel_role {
+	CHANNEL_ROLE_BACKING = 1, /* only to be read */
+	CHANNEL_ROLE_DATA = 2,
 };
 
 enum channel_type {
