@@ -1,0 +1,48 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#ifndef FUSEIMG_FILES_H
+#define FUSEIMG_FILES_H
+
+/*
+ * The files that an image names, opened once and kept for every worker to come.
+ *
+ * Only the first worker's requests reach the file system. After that the cache is sealed: a
+ * later worker reads the same image and asks for the same files, and the mount is up by then, so
+ * that a path could lead through our own mount, which nobody serves at this moment. A worker that
+ * asks for anything else has been taken over, or the image has changed under us.
+ */
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/diag.h"
+#include "base/locate.h"
+
+struct files_entry;
+
+struct files {
+	const struct locate_policy *policy;
+	const char *top; /* real path of the image */
+	bool writable;	 /* whether any file may be opened for writing */
+	bool direct;
+	bool sealed;
+	struct files_entry *entries;
+	unsigned n;
+};
+
+/* One request, as it stands in CHANNEL_OPEN. */
+struct files_request {
+	const char *parent; /* the file that names it: top, or one that was opened before */
+	const char *name;
+	uint32_t role;
+	bool writable;
+};
+
+/*
+ * *ret_fd and *ret_path stay ours and are valid until files_done(). -EACCES also for what no honest
+ * worker asks (a parent that it was never given, writing where nothing may be written).
+ */
+int files_open(struct files *f, const struct files_request *request, int *ret_fd,
+	       const char **ret_path, struct diag *diag);
+void files_done(struct files *f);
+
+#endif
