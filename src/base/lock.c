@@ -1,0 +1,141 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "base/lock.h"
+
+#include <ctype.h>
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "base/io.h"
+
+enum {
+	LOCK_HELD = 100,     /* + bit: I have this permission */
+	LOCK_UNSHARED = 200, /* + bit: nobody else may have it */
+	LOCK_PERM_READ = 1 << 0,
+	LOCK_PERM_WRITE = 1 << 1,
+	LOCK_PERM_RESIZE = 1 << 3,
+	LOCK_BITS = 4,
+};
+
+static struct flock lock_byte(int byte, short type)
+{
+	return (struct flock){.l_type = type, .l_whence = SEEK_SET, .l_start = byte, .l_len = 1};
+}
+
+/* Shared locks on base + bit for each bit of mask. */
+static int lock_take(int fd, int base, unsigned mask)
+{
+	for (int bit = 0; bit < LOCK_BITS; bit++) {
+		struct flock fl = lock_byte(base + bit, F_RDLCK);
+
+		if ((mask & (1U << bit)) && fcntl(fd, F_OFD_SETLK, &fl) < 0)
+			return -errno;
+	}
+	return 0;
+}
+
+static void lock_drop(int fd)
+{
+	struct flock fl = {.l_type = F_UNLCK, .l_whence = SEEK_SET, .l_start = LOCK_HELD};
+
+	fl.l_len = LOCK_UNSHARED + LOCK_BITS - LOCK_HELD;
+	(void)fcntl(fd, F_OFD_SETLK, &fl);
+}
+
+/* -EBUSY when somebody else has a lock on base + bit for any bit of mask. */
+static int lock_probe(int fd, int base, unsigned mask)
+{
+	for (int bit = 0; bit < LOCK_BITS; bit++) {
+		struct flock fl = lock_byte(base + bit, F_WRLCK);
+
+		if (!(mask & (1U << bit)))
+			continue;
+		if (fcntl(fd, F_OFD_GETLK, &fl) < 0)
+			return -errno;
+		if (fl.l_type != F_UNLCK)
+			return -EBUSY;
+	}
+	return 0;
+}
+
+/* Does /proc/PID/fd hold the file? Links are read, never followed: one may lead into a mount of
+ * ours that nobody serves at this moment. */
+static bool lock_process_has(const char *pid, const char *path)
+{
+	char dir_name[32], target[4096];
+	struct dirent *e;
+	bool found = false;
+	DIR *dir;
+
+	snprintf(dir_name, sizeof(dir_name), "/proc/%.16s/fd", pid);
+	dir = opendir(dir_name);
+	while (dir && !found && (e = readdir(dir))) {
+		ssize_t n = readlinkat(dirfd(dir), e->d_name, target, sizeof(target) - 1);
+
+		if (n > 0) {
+			target[n] = '\0';
+			found = strcmp(target, path) == 0;
+		}
+	}
+	if (dir)
+		closedir(dir);
+	return found;
+}
+
+/* " (PID 123, qemu-system-x86)" for the first other process that has the file open, or "". */
+static void lock_holder(const char *path, char *dst, size_t dst_size)
+{
+	DIR *proc = opendir("/proc");
+	struct dirent *e;
+
+	dst[0] = '\0';
+	while (proc && !dst[0] && (e = readdir(proc))) {
+		_cleanup_free_ char *comm = NULL;
+		char name[64], quoted[64];
+
+		if (!isdigit((unsigned char)e->d_name[0]) || atoi(e->d_name) == getpid() ||
+		    !lock_process_has(e->d_name, path))
+			continue;
+		snprintf(name, sizeof(name), "/proc/%.16s/comm", e->d_name);
+		if (io_read_file(AT_FDCWD, name, 4096, &comm, NULL) < 0)
+			continue;
+		comm[strcspn(comm, "\n")] = '\0';
+		snprintf(dst, dst_size, " (PID %.16s, %s)", e->d_name,
+			 diag_quote(quoted, sizeof(quoted), comm, strlen(comm)));
+	}
+	if (proc)
+		closedir(proc);
+}
+
+int lock_image(int fd, const char *path, bool writable, struct diag *diag)
+{
+	unsigned held = LOCK_PERM_READ | (writable ? LOCK_PERM_WRITE | LOCK_PERM_RESIZE : 0);
+	unsigned unshared = LOCK_PERM_WRITE | LOCK_PERM_RESIZE;
+	char holder[128];
+	int r = lock_take(fd, LOCK_HELD, held);
+
+	if (r == 0)
+		r = lock_take(fd, LOCK_UNSHARED, unshared);
+	if (r == 0)
+		r = lock_probe(fd, LOCK_UNSHARED, held);
+	if (r == 0)
+		r = lock_probe(fd, LOCK_HELD, unshared);
+	if (r == 0)
+		return 0;
+	lock_drop(fd);
+	if (r == -EINVAL || r == -ENOLCK || r == -ENOSYS)
+		return diag_set(diag, -EOPNOTSUPP,
+				"%s: its file system has no locks; if nobody else uses the image, "
+				"use lock=no",
+				path);
+	if (r != -EBUSY && r != -EAGAIN && r != -EACCES)
+		return diag_errno(diag, r, "%s: cannot be locked", path);
+	lock_holder(path, holder, sizeof(holder));
+	return diag_set(diag, -EBUSY, "%s: is in use by another program%s%s", path, holder,
+			writable ? "; stop that first" : ", which writes it; stop that first");
+}

@@ -1,0 +1,28 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#ifndef FUSEIMG_LOCK_H
+#define FUSEIMG_LOCK_H
+
+/*
+ * Locks on image files, the same that QEMU takes (docs/interop and block/file-posix.c name the
+ * bytes), so that a running virtual machine and an export never write one image.
+ *
+ * Each permission is a bit: 0 read, 1 write, 3 resize. Who holds a permission has a shared lock on
+ * byte 100 + bit, who does not tolerate that others have it a shared lock on byte 200 + bit. Nobody
+ * ever takes an exclusive lock: after taking its own, each looks for the opposite byte of others.
+ *
+ * The locks belong to the open file description: they last as long as any process has a copy of the
+ * fd, so they outlive a worker and a re-executed supervisor.
+ */
+
+#include <stdbool.h>
+
+#include "base/diag.h"
+
+/*
+ * Locks the image behind fd: reading, and writing where writable; others may read. 0; -EBUSY when
+ * another program uses it in a way that does not go with ours (the sentence names it where /proc
+ * shows it); -EOPNOTSUPP where the file system has no such locks. Block devices are locked as well.
+ */
+int lock_image(int fd, const char *path, bool writable, struct diag *diag);
+
+#endif

@@ -1,0 +1,123 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+/* Locks between open file descriptions, as between two programs. */
+
+#include <errno.h>
+#include <fcntl.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "base/lock.h"
+
+static char path[] = "/tmp/test-lock-XXXXXX";
+static struct diag diag;
+
+static int group_setup(void **state)
+{
+	int fd = mkstemp(path);
+
+	close(fd);
+	return fd < 0 ? -1 : 0;
+}
+
+static int group_teardown(void **state)
+{
+	return unlink(path);
+}
+
+/* What a second user of the file gets while the first has it. */
+static int second(bool first_writes, bool second_writes)
+{
+	int a = open(path, O_RDWR), b = open(path, O_RDWR), r;
+
+	assert_int_equal(lock_image(a, path, first_writes, &diag), 0);
+	r = lock_image(b, path, second_writes, &diag);
+	close(a);
+	close(b);
+	return r;
+}
+
+static void test_matrix(void **state)
+{
+	assert_int_equal(second(false, false), 0);
+	assert_int_equal(second(false, true), -EBUSY);
+	assert_int_equal(second(true, false), -EBUSY);
+	assert_int_equal(second(true, true), -EBUSY);
+}
+
+static void test_refused_leaves_nothing(void **state)
+{
+	int a = open(path, O_RDWR), b = open(path, O_RDWR), c = open(path, O_RDWR);
+
+	assert_int_equal(lock_image(a, path, false, &diag), 0);
+	assert_int_equal(lock_image(b, path, true, &diag), -EBUSY);
+	close(a);
+	assert_int_equal(lock_image(c, path, true, &diag), 0); /* b is still open */
+	close(b);
+	close(c);
+}
+
+/* A copy of the fd in another process keeps the lock. */
+static void test_outlives_process(void **state)
+{
+	int a = open(path, O_RDWR), b = open(path, O_RDWR), pipe_fds[2], status;
+	char c;
+	pid_t pid;
+
+	assert_int_equal(pipe(pipe_fds), 0);
+	pid = fork();
+	if (pid == 0) {
+		close(pipe_fds[1]);
+		_exit(read(pipe_fds[0], &c, 1) == 0 ? 0 : 1);
+	}
+	assert_int_equal(lock_image(a, path, true, &diag), 0);
+	close(a);
+	assert_int_equal(lock_image(b, path, true, &diag), -EBUSY);
+	assert_non_null(strstr(diag.text, "PID")); /* named through /proc */
+	close(pipe_fds[1]);
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	assert_int_equal(lock_image(b, path, true, &diag), 0);
+	close(b);
+	close(pipe_fds[0]);
+}
+
+/* QEMU's bytes: read 100, write 101, resize 103; unshared 201 and 203. */
+static void test_bytes(void **state)
+{
+	static const int taken[] = {100, 101, 103, 201, 203}, not_taken[] = {102, 200, 202};
+	int a = open(path, O_RDWR), b = open(path, O_RDWR);
+	struct flock fl;
+
+	assert_int_equal(lock_image(a, path, true, &diag), 0);
+	for (size_t i = 0; i < sizeof(taken) / sizeof(taken[0]); i++) {
+		fl = (struct flock){.l_type = F_WRLCK, .l_start = taken[i], .l_len = 1};
+		assert_int_equal(fcntl(b, F_OFD_GETLK, &fl), 0);
+		assert_int_equal(fl.l_type, F_RDLCK);
+	}
+	for (size_t i = 0; i < sizeof(not_taken) / sizeof(not_taken[0]); i++) {
+		fl = (struct flock){.l_type = F_WRLCK, .l_start = not_taken[i], .l_len = 1};
+		assert_int_equal(fcntl(b, F_OFD_GETLK, &fl), 0);
+		assert_int_equal(fl.l_type, F_UNLCK);
+	}
+	close(a);
+	close(b);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_matrix),
+		cmocka_unit_test(test_refused_leaves_nothing),
+		cmocka_unit_test(test_outlives_process),
+		cmocka_unit_test(test_bytes),
+	};
+
+	return cmocka_run_group_tests_name("lock", tests, group_setup, group_teardown);
+}
