@@ -1,0 +1,46 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""The mount table."""
+
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass
+class Mount:
+    device: str     # major:minor
+    target: str
+    options: list   # of the mount
+    kind: str
+    source: str
+    super_options: list
+
+
+def unescape(field):
+    return re.sub(r"\\([0-7]{3})", lambda m: chr(int(m[1], 8)), field)
+
+
+def table():
+    found = []
+    for line in Path("/proc/self/mountinfo").read_text(errors="surrogateescape").splitlines():
+        left, right = line.split(" - ", 1)
+        left, right = left.split(), right.split(" ")
+        found.append(Mount(left[2], unescape(left[4]), left[5].split(","), right[0], unescape(right[1]),
+                           right[2].split(",")))
+    return found
+
+
+def at(target):
+    """The topmost mount at a target, or None. Does not touch the target itself."""
+    parent, name = os.path.split(os.path.abspath(target))
+    path = os.path.join(os.path.realpath(parent), name)
+    found = [mount for mount in table() if mount.target == path]
+    return found[-1] if found else None
+
+
+def below(directory):
+    """Targets at or below a directory, innermost first."""
+    directory = os.path.realpath(directory)
+    return [mount.target for mount in reversed(table())
+            if mount.target == directory or mount.target.startswith(directory + "/")]
