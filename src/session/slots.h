@@ -36,7 +36,7 @@
 
 enum {
 	SLOTS_MAX = 64,
-	SLOTS_NODES_MAX = 2, /* node attributes kept: the disk, the status file */
+	SLOTS_NODES_MAX = 3, /* node attributes kept: disk, status file, directory */
 	SLOT_PAGE = 4096,
 	SLOT_DATA_MAX = 1 << 20, /* largest WRITE payload */
 	SLOT_REPLY_MAX = 256,	 /* largest answer of a request that changes something */
@@ -61,14 +61,15 @@ struct slot_counters {
 		errors; /* answers that told of a failed image or host (EIO, ENOSPC, EUCLEAN) */
 };
 
-/* Attributes that clients set; a zero `set` bit means: as configured, or as the image's file says.
+/*
+ * What clients set by chmod, chown and touch. A bit that is not in `set` means: as configured, or
+ * as the image's file says. FATTR_MTIME is cleared by the next write.
  */
 struct slots_attr {
-	uint32_t set; /* FATTR_MODE, FATTR_UID, FATTR_GID, FATTR_ATIME, FATTR_MTIME */
+	_Atomic uint32_t set; /* FATTR_MODE, FATTR_UID, FATTR_GID, FATTR_ATIME, FATTR_MTIME */
 	uint32_t mode, uid, gid;
 	int64_t atime_ns, mtime_ns;
-	int64_t host_mtime_ns; /* mtime of the image's file when mtime was set: a later change wins
-				*/
+	int64_t ctime_ns; /* when any of them was set; 0: never */
 };
 
 struct slot {
