@@ -1,0 +1,244 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "fuse/nodes.h"
+
+#include <errno.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "base/checked.h"
+
+enum {
+	NODE_MODE_BITS = 0777, /* a disk has no use for set-id bits: they are never kept */
+	NODE_MODE_WRITE = 0222,
+	NODE_BLOCK_MIN = 4096,
+	NODE_BLOCK_MAX = SLOT_DATA_MAX, /* what one request carries */
+};
+
+static const struct node_entry {
+	const char *name;
+	uint64_t id;
+} node_entries[] = {
+	{"disk", NODE_ID_DISK},
+	{"status", NODE_ID_STATUS},
+};
+
+static const int64_t node_second = 1000000000;
+
+enum node node_by_id(const struct export *ex, uint64_t id)
+{
+	if (id == NODE_ID_ROOT)
+		return ex->config.directory ? NODE_DIRECTORY : NODE_DISK;
+	if (!ex->config.directory)
+		return NODE_NONE;
+	if (id == NODE_ID_DISK)
+		return NODE_DISK;
+	return id == NODE_ID_STATUS ? NODE_STATUS : NODE_NONE;
+}
+
+const char *node_name(unsigned index, uint64_t *ret_id)
+{
+	if (index >= ARRAY_SIZE(node_entries))
+		return NULL;
+	*ret_id = node_entries[index].id;
+	return node_entries[index].name;
+}
+
+uint64_t node_lookup(const struct export *ex, uint64_t parent, const char *name, size_t len)
+{
+	if (node_by_id(ex, parent) != NODE_DIRECTORY)
+		return 0;
+	for (size_t i = 0; i < ARRAY_SIZE(node_entries); i++)
+		if (strlen(node_entries[i].name) == len &&
+		    memcmp(node_entries[i].name, name, len) == 0)
+			return node_entries[i].id;
+	return 0;
+}
+
+/* Where the attributes that clients set are kept. */
+static struct slots_attr *node_kept(struct export *ex, enum node node)
+{
+	_Static_assert((int)NODE_STATUS <= (int)SLOTS_NODES_MAX, "each node has its attributes");
+
+	return &ex->slots.head->attr[node - 1];
+}
+
+static uint64_t node_attr_second(int64_t ns)
+{
+	int64_t s = ns / node_second - (ns % node_second < 0);
+
+	return (uint64_t)s;
+}
+
+static uint32_t node_attr_nsec(int64_t ns)
+{
+	int64_t rest = ns % node_second;
+
+	return (uint32_t)(rest < 0 ? rest + node_second : rest);
+}
+
+/* What would be said of the node if nobody had set anything. */
+static int node_attr_default(struct export *ex, enum node node, struct fuse_attr *a)
+{
+	uint32_t mode = ex->config.mode & NODE_MODE_BITS;
+	struct store_stat st;
+	int r;
+
+	r = image_stat(ex->image, &st);
+	if (r < 0)
+		return r;
+	a->mtime = a->atime = (uint64_t)st.mtime.tv_sec;
+	a->mtimensec = a->atimensec = (uint32_t)st.mtime.tv_nsec;
+	a->ctime = (uint64_t)st.ctime.tv_sec;
+	a->ctimensec = (uint32_t)st.ctime.tv_nsec;
+	a->uid = ex->config.uid;
+	a->gid = ex->config.gid;
+	a->nlink = 1;
+	a->blksize = NODE_BLOCK_MIN;
+	if (ex->read_only)
+		mode &= ~(uint32_t)NODE_MODE_WRITE;
+	switch (node) {
+	case NODE_DISK:
+		a->mode = S_IFREG | mode;
+		a->size = image_size(ex->image);
+		a->blocks = div_round_up(st.allocated, 512);
+		a->blksize = (uint32_t)min_u64(max_u64(st.block, NODE_BLOCK_MIN), NODE_BLOCK_MAX);
+		break;
+	case NODE_STATUS: {
+		char text[STATUS_MAX];
+
+		a->mode = S_IFREG | (mode & ~(uint32_t)NODE_MODE_WRITE);
+		a->size = status_text(ex, text, sizeof(text));
+		a->blocks = div_round_up(a->size, 512);
+		break;
+	}
+	case NODE_DIRECTORY:
+		/* Whoever may read the files may enter */
+		a->mode = S_IFDIR | mode | (mode & 0444) >> 2;
+		a->nlink = 2;
+		break;
+	case NODE_NONE:
+		break;
+	}
+	return 0;
+}
+
+static void node_attr_kept(struct export *ex, enum node node, struct fuse_attr *a)
+{
+	const struct slots_attr *kept = node_kept(ex, node);
+	uint32_t set;
+
+	mutex_lock(&ex->attr_lock);
+	set = atomic_load_explicit(&kept->set, memory_order_relaxed);
+	if (set & FATTR_MODE)
+		a->mode = (a->mode & S_IFMT) | kept->mode;
+	if (set & FATTR_UID)
+		a->uid = kept->uid;
+	if (set & FATTR_GID)
+		a->gid = kept->gid;
+	if (set & FATTR_ATIME) {
+		a->atime = node_attr_second(kept->atime_ns);
+		a->atimensec = node_attr_nsec(kept->atime_ns);
+	}
+	if (set & FATTR_MTIME) {
+		a->mtime = node_attr_second(kept->mtime_ns);
+		a->mtimensec = node_attr_nsec(kept->mtime_ns);
+	}
+	if (kept->ctime_ns > (int64_t)a->ctime * node_second + a->ctimensec) {
+		a->ctime = node_attr_second(kept->ctime_ns);
+		a->ctimensec = node_attr_nsec(kept->ctime_ns);
+	}
+	mutex_unlock(&ex->attr_lock);
+}
+
+int node_attr(struct export *ex, uint64_t id, struct fuse_attr *ret)
+{
+	enum node node = node_by_id(ex, id);
+	struct fuse_attr a = {.ino = id};
+	int r;
+
+	if (node == NODE_NONE)
+		return -ENOENT;
+	r = node_attr_default(ex, node, &a);
+	if (r < 0)
+		return r;
+	node_attr_kept(ex, node, &a);
+	*ret = a;
+	return 0;
+}
+
+uint64_t node_attr_valid(const struct export *ex, uint64_t id)
+{
+	return node_by_id(ex, id) == NODE_STATUS ? 0 : 1;
+}
+
+static int64_t node_now(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_REALTIME, &ts);
+	return (int64_t)ts.tv_sec * node_second + ts.tv_nsec;
+}
+
+/* False where the time is no time, or lies beyond what 64 bits of nanoseconds hold (year 2262). */
+static bool node_time(uint64_t sec, uint32_t nsec, bool now, int64_t *ret)
+{
+	int64_t ns;
+
+	if (now) {
+		*ret = node_now();
+		return true;
+	}
+	if (nsec >= node_second || __builtin_mul_overflow((int64_t)sec, node_second, &ns) ||
+	    __builtin_add_overflow(ns, nsec, &ns))
+		return false;
+	*ret = ns;
+	return true;
+}
+
+int node_set_attr(struct export *ex, uint64_t id, const struct fuse_setattr_in *in)
+{
+	const uint32_t kept_bits = FATTR_MODE | FATTR_UID | FATTR_GID | FATTR_ATIME | FATTR_MTIME;
+	enum node node = node_by_id(ex, id);
+	struct slots_attr *kept;
+	int64_t atime = 0, mtime = 0;
+
+	if (node == NODE_NONE)
+		return -ENOENT;
+	if ((in->valid & FATTR_MODE) && (in->mode & NODE_MODE_WRITE) &&
+	    (ex->read_only || node == NODE_STATUS))
+		return -EROFS;
+	if ((in->valid & FATTR_ATIME) &&
+	    !node_time(in->atime, in->atimensec, in->valid & FATTR_ATIME_NOW, &atime))
+		return -EINVAL;
+	if ((in->valid & FATTR_MTIME) &&
+	    !node_time(in->mtime, in->mtimensec, in->valid & FATTR_MTIME_NOW, &mtime))
+		return -EINVAL;
+	if (!(in->valid & kept_bits))
+		return 0;
+
+	kept = node_kept(ex, node);
+	mutex_lock(&ex->attr_lock);
+	if (in->valid & FATTR_MODE)
+		kept->mode = in->mode & NODE_MODE_BITS;
+	if (in->valid & FATTR_UID)
+		kept->uid = in->uid;
+	if (in->valid & FATTR_GID)
+		kept->gid = in->gid;
+	if (in->valid & FATTR_ATIME)
+		kept->atime_ns = atime;
+	if (in->valid & FATTR_MTIME)
+		kept->mtime_ns = mtime;
+	kept->ctime_ns = node_now();
+	/* Last, so that a successor never takes a value for set that is not there yet */
+	atomic_fetch_or(&kept->set, in->valid & kept_bits);
+	mutex_unlock(&ex->attr_lock);
+	return 0;
+}
+
+void node_touched(struct export *ex)
+{
+	struct slots_attr *kept = node_kept(ex, NODE_DISK);
+
+	if (atomic_load_explicit(&kept->set, memory_order_relaxed) & FATTR_MTIME)
+		atomic_fetch_and(&kept->set, ~(uint32_t)FATTR_MTIME);
+}

@@ -1,0 +1,191 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+/* Requests on names and attributes. */
+
+#include <errno.h>
+#include <string.h>
+
+#include "base/checked.h"
+#include "fuse/nodes.h"
+#include "fuse/ops.h"
+
+enum {
+	OPS_ENTRY_VALID = 24 * 3600, /* seconds: names never change */
+	OPS_STATFS_BLOCK = 4096,
+	OPS_NAME_MAX = 255,
+};
+
+static int ops_entry(struct export *ex, uint64_t id, struct fuse_entry_out *ret)
+{
+	int r = node_attr(ex, id, &ret->attr);
+
+	if (r < 0)
+		return r;
+	ret->nodeid = id;
+	ret->generation = 0;
+	ret->entry_valid = OPS_ENTRY_VALID;
+	ret->attr_valid = node_attr_valid(ex, id);
+	ret->entry_valid_nsec = ret->attr_valid_nsec = 0;
+	return 0;
+}
+
+int ops_lookup(struct request *rq)
+{
+	size_t len = strnlen(rq->arg, rq->arg_len);
+	uint64_t id;
+
+	if (len == rq->arg_len)
+		return -EIO;
+	id = node_lookup(rq->ex, rq->in->nodeid, rq->arg, len);
+	if (id == 0)
+		return -ENOENT;
+	return ops_entry(rq->ex, id, OPS_ANSWER(rq, struct fuse_entry_out));
+}
+
+static int ops_answer_attr(struct request *rq)
+{
+	struct fuse_attr_out *out = OPS_ANSWER(rq, struct fuse_attr_out);
+
+	out->attr_valid = node_attr_valid(rq->ex, rq->in->nodeid);
+	return node_attr(rq->ex, rq->in->nodeid, &out->attr);
+}
+
+int ops_getattr(struct request *rq)
+{
+	return ops_answer_attr(rq);
+}
+
+static int ops_set_size(struct request *rq, uint64_t size)
+{
+	int r;
+
+	if (node_by_id(rq->ex, rq->in->nodeid) != NODE_DISK)
+		return -EPERM;
+	if (rq->ex->read_only)
+		return -EROFS;
+	if (size == image_size(rq->ex->image))
+		return 0;
+	if (!rq->ex->config.growable)
+		return -EPERM;
+	if (size > INT64_MAX)
+		return -EFBIG;
+	r = export_resize(rq->ex, size);
+	if (r == -EOPNOTSUPP)
+		return r;
+	if (r < 0)
+		return ops_failed(rq, r);
+	node_touched(rq->ex);
+	return 0;
+}
+
+int ops_setattr(struct request *rq)
+{
+	const struct fuse_setattr_in *in = rq->arg;
+	int r;
+
+	/* The size first: it is what can fail, and then nothing has changed */
+	if (in->valid & FATTR_SIZE) {
+		r = ops_set_size(rq, in->size);
+		if (r < 0)
+			return r;
+	}
+	r = node_set_attr(rq->ex, rq->in->nodeid, in);
+	if (r < 0)
+		return r;
+	return ops_answer_attr(rq);
+}
+
+int ops_opendir(struct request *rq)
+{
+	if (node_by_id(rq->ex, rq->in->nodeid) != NODE_DIRECTORY)
+		return -ENOTDIR;
+	OPS_ANSWER(rq, struct fuse_open_out)->open_flags = FOPEN_CACHE_DIR | FOPEN_KEEP_CACHE;
+	return 0;
+}
+
+/* The index-th entry of the directory: NULL behind the last. */
+static const char *ops_dir_entry(unsigned index, uint64_t *ret_id)
+{
+	*ret_id = NODE_ID_ROOT;
+	if (index < 2)
+		return index == 0 ? "." : "..";
+	return node_name(index - 2, ret_id);
+}
+
+static uint32_t ops_dir_type(const struct export *ex, uint64_t id)
+{
+	return node_by_id(ex, id) == NODE_DIRECTORY ? 4 /* DT_DIR */ : 8 /* DT_REG */;
+}
+
+/*
+ * Entries from the offset on, which is an index, as many as fit. With plus, each is preceded by
+ * what LOOKUP would say; for "." and ".." that stays zero, since they take no reference.
+ */
+static int ops_fill_dir(struct request *rq, bool plus)
+{
+	const struct fuse_read_in *in = rq->arg;
+	const size_t head = plus ? sizeof(struct fuse_entry_out) : 0;
+	const size_t room = min_u64(in->size, SLOT_DATA_MAX);
+	const char *name;
+	uint64_t id;
+
+	if (node_by_id(rq->ex, rq->in->nodeid) != NODE_DIRECTORY)
+		return -ENOTDIR;
+	for (uint64_t i = in->offset; i < UINT32_MAX; i++) {
+		uint8_t *p = rq->payload + rq->payload_len;
+		struct fuse_dirent *d = (void *)(p + head);
+		size_t len, all;
+
+		name = ops_dir_entry((unsigned)i, &id);
+		if (!name)
+			break;
+		len = strlen(name);
+		all = head + FUSE_DIRENT_ALIGN(FUSE_NAME_OFFSET + len);
+		if (all > room - rq->payload_len)
+			break;
+		memset(p, 0, all);
+		if (plus && i >= 2) {
+			int r = ops_entry(rq->ex, id, (void *)p);
+
+			if (r < 0)
+				return r;
+		}
+		d->ino = id;
+		d->off = i + 1;
+		d->namelen = (uint32_t)len;
+		d->type = ops_dir_type(rq->ex, id);
+		memcpy(d->name, name, len);
+		rq->payload_len += all;
+	}
+	return 0;
+}
+
+int ops_readdir(struct request *rq)
+{
+	return ops_fill_dir(rq, false);
+}
+
+int ops_readdirplus(struct request *rq)
+{
+	return ops_fill_dir(rq, true);
+}
+
+/* The disk as df sees it: what is not allocated is free. */
+int ops_statfs(struct request *rq)
+{
+	struct fuse_kstatfs *st = &OPS_ANSWER(rq, struct fuse_statfs_out)->st;
+	struct store_stat image;
+	uint64_t used;
+	int r;
+
+	r = image_stat(rq->ex->image, &image);
+	if (r < 0)
+		return ops_failed(rq, r);
+	used = div_round_up(image.allocated, OPS_STATFS_BLOCK);
+	st->bsize = st->frsize = OPS_STATFS_BLOCK;
+	st->blocks = div_round_up(image_size(rq->ex->image), OPS_STATFS_BLOCK);
+	st->bfree = st->bavail = st->blocks - min_u64(used, st->blocks);
+	st->files = 1;
+	st->namelen = OPS_NAME_MAX;
+	return 0;
+}
