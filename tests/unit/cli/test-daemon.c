@@ -1,0 +1,167 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "cli/daemon.h"
+
+/*
+ * A supervisor in the place of the real one, which does what the target's name says. What it saw of
+ * its process it writes to the pipe fake_out.
+ */
+struct fake_seen {
+	pid_t pid;
+	bool leader;   /* of its own session */
+	bool at_root;  /* working directory */
+	bool no_stdio; /* 0, 1 and 2 are /dev/null */
+	bool blocked;  /* SIGTERM waits until it is asked for */
+	bool told;     /* SIGTERM came */
+};
+
+static int fake_out[2];
+
+static bool fake_is_null(int fd)
+{
+	struct stat st, null;
+
+	return fstat(fd, &st) == 0 && stat("/dev/null", &null) == 0 && st.st_rdev == null.st_rdev;
+}
+
+static struct fake_seen fake_look(void)
+{
+	char cwd[16] = "";
+	sigset_t set;
+
+	sigprocmask(SIG_BLOCK, NULL, &set);
+	return (struct fake_seen){
+		.pid = getpid(),
+		.leader = getsid(0) == getpid(),
+		.at_root = getcwd(cwd, sizeof(cwd)) && strcmp(cwd, "/") == 0,
+		.no_stdio = fake_is_null(0) && fake_is_null(1) && fake_is_null(2),
+		.blocked = sigismember(&set, SIGTERM) == 1,
+	};
+}
+
+static void fake_await_term(struct fake_seen *seen)
+{
+	const struct timespec limit = {.tv_sec = 10};
+	sigset_t set;
+
+	sigemptyset(&set);
+	sigaddset(&set, SIGTERM);
+	seen->told = sigtimedwait(&set, NULL, &limit) == SIGTERM;
+}
+
+int supervisor_run(const struct supervisor_options *options, struct diag *diag)
+{
+	struct fake_seen seen = fake_look();
+	struct diag refused = {};
+
+	if (strcmp(options->target, "/dies") == 0)
+		_exit(9);
+	if (strcmp(options->target, "/refused") == 0) {
+		diag_set(&refused, -ENOENT, "no image");
+		options->ready(options->ready_data, -ENOENT, &refused);
+		return diag_set(diag, -ENOENT, "no image");
+	}
+	if (strcmp(options->target, "/refused-late") == 0)
+		return diag_set(diag, -EIO, "said only at the end");
+	if (strcmp(options->target, "/slow") == 0) {
+		fake_await_term(&seen);
+	} else {
+		options->ready(options->ready_data, 0, NULL);
+		options->ready(options->ready_data, 0, NULL); /* once is enough, twice no harm */
+	}
+	return write(fake_out[1], &seen, sizeof(seen)) == sizeof(seen) ? 0 : -EIO;
+}
+
+static int start(const char *target, struct diag *diag)
+{
+	const struct supervisor_options options = {.target = target};
+
+	return daemon_start(&options, diag);
+}
+
+static struct fake_seen seen_by_child(void)
+{
+	struct fake_seen seen = {};
+
+	assert_int_equal(read(fake_out[0], &seen, sizeof(seen)), sizeof(seen));
+	return seen;
+}
+
+static void test_success_leaves_a_daemon(void **state)
+{
+	struct fake_seen seen;
+
+	assert_int_equal(start("/fine", NULL), 0);
+	seen = seen_by_child();
+	assert_true(seen.leader);
+	assert_true(seen.at_root);
+	assert_true(seen.no_stdio);
+	assert_true(seen.blocked);
+	assert_int_equal(waitpid(seen.pid, NULL, 0), seen.pid);
+}
+
+static void test_the_sentence_of_a_failure_comes_back(void **state)
+{
+	struct diag diag = {};
+
+	assert_int_equal(start("/refused", &diag), -ENOENT);
+	assert_string_equal(diag.text, "no image");
+	assert_int_equal(start("/refused-late", &diag), -EIO);
+	assert_string_equal(diag.text, "said only at the end");
+	assert_int_equal(waitpid(-1, NULL, WNOHANG), -1); /* nobody is left */
+}
+
+static void test_a_death_is_noticed(void **state)
+{
+	struct diag diag = {};
+
+	assert_int_equal(start("/dies", &diag), -EPROTO);
+	assert_non_null(strstr(diag.text, "/dies"));
+	assert_int_equal(waitpid(-1, NULL, WNOHANG), -1);
+}
+
+static void test_an_interrupt_ends_the_child(void **state)
+{
+	struct sigevent event = {.sigev_notify = SIGEV_SIGNAL, .sigev_signo = SIGINT};
+	const struct itimerspec soon = {.it_value.tv_nsec = 50 * 1000 * 1000};
+	struct fake_seen seen;
+	struct diag diag = {};
+	timer_t timer;
+
+	assert_int_equal(timer_create(CLOCK_MONOTONIC, &event, &timer), 0);
+	assert_int_equal(timer_settime(timer, 0, &soon, NULL), 0);
+	assert_int_equal(start("/slow", &diag), -EINTR);
+	timer_delete(timer);
+	seen = seen_by_child();
+	assert_true(seen.told);
+	assert_int_equal(waitpid(-1, NULL, WNOHANG), -1);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_success_leaves_a_daemon),
+		cmocka_unit_test(test_the_sentence_of_a_failure_comes_back),
+		cmocka_unit_test(test_a_death_is_noticed),
+		cmocka_unit_test(test_an_interrupt_ends_the_child),
+	};
+
+	if (pipe(fake_out) < 0)
+		return 1;
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
