@@ -1,0 +1,344 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "harness.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "base/checked.h"
+#include "base/cleanup.h"
+#include "base/endian.h"
+
+int harness_setup(void **state)
+{
+	char dir[] = "/tmp/fuseimg-format-XXXXXX";
+
+	if (!mkdtemp(dir) || chdir(dir) < 0)
+		return -1;
+	*state = strdup(dir);
+	return 0;
+}
+
+int harness_teardown(void **state)
+{
+	if (chdir("/") < 0)
+		return -1;
+	sh("rm -rf '%s'", (const char *)*state);
+	free(*state);
+	return 0;
+}
+
+bool harness_have_qemu(void)
+{
+	bool have = sh_status("command -v qemu-img qemu-io >/dev/null") == 0;
+
+	if (!have && getenv("CI"))
+		fail_msg("qemu-img and qemu-io are missing, and CI is set");
+	return have;
+}
+
+static int sh_run(const char *fmt, va_list ap)
+{
+	char cmd[4096];
+	int r;
+
+	vsnprintf(cmd, sizeof(cmd), fmt, ap);
+	r = system(cmd);
+	return WIFEXITED(r) ? WEXITSTATUS(r) : -1;
+}
+
+int sh_status(const char *fmt, ...)
+{
+	va_list ap;
+	int r;
+
+	va_start(ap, fmt);
+	r = sh_run(fmt, ap);
+	va_end(ap);
+	return r;
+}
+
+void sh(const char *fmt, ...)
+{
+	va_list ap;
+	int r;
+
+	va_start(ap, fmt);
+	r = sh_run(fmt, ap);
+	va_end(ap);
+	if (r != 0)
+		fail_msg("exit status %d: %s", r, fmt);
+}
+
+static struct store *harness_store(const char *path, bool writable)
+{
+	struct diag diag = {0};
+	struct store *store = NULL;
+	int fd = open(path, (writable ? O_RDWR : O_RDONLY) | O_CLOEXEC);
+
+	assert_true(fd >= 0);
+	if (store_file_new(fd, path, &store, &diag) < 0)
+		fail_msg("%s", diag.text);
+	return store;
+}
+
+static int disk_start(struct disk *d, bool writable, struct diag *diag)
+{
+	struct image *img = &d->img;
+	int r = img->format->open(img, diag);
+
+	if (r < 0)
+		return r;
+	if (img->data_name)
+		img->data = harness_store(img->data_name, writable);
+	r = writable && img->format->open_write ? img->format->open_write(img, diag) : 0;
+	if (r < 0)
+		img->format->close(img);
+	return r;
+}
+
+static void disk_free(struct disk *d)
+{
+	if (d->img.data != d->img.store)
+		store_close(d->img.data);
+	store_close(d->img.store);
+	free(d->img.backing_name);
+	free(d->img.backing_format);
+	free(d->img.data_name);
+	free(d->img.damage);
+	rwlock_done(&d->io_lock);
+}
+
+int disk_open_store(struct disk *d, struct store *store, const char *format, bool writable,
+		    struct diag *diag)
+{
+	int r;
+
+	*d = (struct disk){.img = {
+				   .format = format_by_name(format),
+				   .store = store,
+				   .data = store,
+				   .name = store->name,
+				   .read_only = !writable,
+			   }};
+	rwlock_init(&d->io_lock);
+	r = disk_start(d, writable, diag);
+	if (r < 0)
+		disk_free(d);
+	return r;
+}
+
+void disk_open(struct disk *d, const char *path, bool writable)
+{
+	struct diag diag = {0};
+
+	if (disk_open_store(d, harness_store(path, writable), "qcow2", writable, &diag) < 0)
+		fail_msg("%s", diag.text);
+}
+
+void disk_kill(struct disk *d)
+{
+	d->img.format->close(&d->img);
+	disk_free(d);
+}
+
+void disk_close(struct disk *d)
+{
+	if (!d->img.read_only && d->img.format->finish)
+		assert_int_equal(d->img.format->finish(&d->img), 0);
+	disk_kill(d);
+}
+
+/* DATA, with what lies past the end of the store as zeroes. */
+static int disk_read_data(const struct extent *ext, void *buf)
+{
+	ssize_t n = store_read(ext->store, buf, ext->len, ext->host_off);
+
+	if (n < 0)
+		return (int)n;
+	memset((char *)buf + n, 0, ext->len - (size_t)n);
+	return 0;
+}
+
+static int disk_read_packed(struct disk *d, const struct extent *ext, void *buf, uint64_t off,
+			    size_t len)
+{
+	_cleanup_free_ char *unit = malloc(d->img.unit);
+	int r = d->img.format->unpack(&d->img, ext, unit);
+
+	if (r == 0)
+		memcpy(buf, unit + (off - ext->off), len);
+	return r;
+}
+
+static int disk_read_extent(struct disk *d, const struct extent *ext, void *buf, uint64_t off,
+			    size_t len)
+{
+	if (ext->kind == EXTENT_DATA)
+		return disk_read_data(ext, buf);
+	if (ext->kind == EXTENT_PACKED)
+		return disk_read_packed(d, ext, buf, off, len);
+	if (ext->kind == EXTENT_PARENT && d->backing && off < d->backing->img.size) {
+		size_t inside = (size_t)min_u64(len, d->backing->img.size - off);
+
+		memset((char *)buf + inside, 0, len - inside);
+		return disk_read(d->backing, buf, inside, off);
+	}
+	memset(buf, 0, len);
+	return 0;
+}
+
+static int disk_read_locked(struct disk *d, char *buf, size_t len, uint64_t off)
+{
+	while (len > 0) {
+		struct extent ext;
+		size_t n;
+		int r = d->img.format->map(&d->img, off, len, 0, &ext);
+
+		if (r < 0)
+			return r;
+		assert_true(ext.off <= off && ext.off + ext.len > off);
+		n = (size_t)min_u64(len, ext.off + ext.len - off);
+		r = disk_read_extent(d, &ext, buf, off, n);
+		if (r < 0)
+			return r;
+		buf += n;
+		off += n;
+		len -= n;
+	}
+	return 0;
+}
+
+int disk_read(struct disk *d, void *buf, size_t len, uint64_t off)
+{
+	int r;
+
+	rwlock_read(&d->io_lock);
+	r = disk_read_locked(d, buf, len, off);
+	rwlock_unread(&d->io_lock);
+	return r;
+}
+
+/* New space: all of it is filled with what was there, then what is written goes on top. */
+static int disk_write_new(struct disk *d, const char *buf, uint64_t len, uint64_t off,
+			  uint64_t *ret_done)
+{
+	_cleanup_free_ char *all = NULL;
+	struct extent ext;
+	int r = d->img.format->alloc(&d->img, off, len, &ext);
+
+	if (r < 0)
+		return r;
+	assert_true(ext.kind == EXTENT_DATA && !ext.shared);
+	assert_true(ext.off <= off && ext.off + ext.len > off);
+	all = calloc(1, ext.len);
+	r = disk_read_locked(d, all, (size_t)min_u64(ext.len, d->img.size - ext.off), ext.off);
+	*ret_done = min_u64(len, ext.off + ext.len - off);
+	memcpy(all + (off - ext.off), buf, *ret_done);
+	if (r == 0)
+		r = store_write(ext.store, all, ext.len, ext.host_off);
+	if (r < 0) {
+		d->img.format->abandon(&d->img, &ext);
+		return r;
+	}
+	return d->img.format->link(&d->img, &ext);
+}
+
+static int disk_write_locked(struct disk *d, const char *buf, size_t len, uint64_t off)
+{
+	while (len > 0) {
+		struct extent ext;
+		uint64_t done;
+		int r = d->img.format->map(&d->img, off, len, 0, &ext);
+
+		if (r < 0)
+			return r;
+		done = min_u64(len, ext.off + ext.len - off);
+		if (ext.kind == EXTENT_DATA && !ext.shared)
+			r = store_write(ext.store, buf, done, ext.host_off);
+		else
+			r = disk_write_new(d, buf, done, off, &done);
+		if (r < 0)
+			return r;
+		buf += done;
+		off += done;
+		len -= done;
+	}
+	return 0;
+}
+
+static void disk_settle(struct disk *d)
+{
+	if (!atomic_load(&d->img.settle_wanted))
+		return;
+	rwlock_write(&d->io_lock);
+	d->img.format->settle(&d->img);
+	rwlock_unwrite(&d->io_lock);
+	assert_false(atomic_load(&d->img.settle_wanted));
+}
+
+int disk_write(struct disk *d, const void *buf, size_t len, uint64_t off)
+{
+	int r;
+
+	rwlock_read(&d->io_lock);
+	r = disk_write_locked(d, buf, len, off);
+	rwlock_unread(&d->io_lock);
+	disk_settle(d);
+	return r;
+}
+
+int disk_flush(struct disk *d)
+{
+	int r;
+
+	rwlock_read(&d->io_lock);
+	r = d->img.format->flush(&d->img);
+	rwlock_unread(&d->io_lock);
+	disk_settle(d);
+	return r;
+}
+
+void pattern(void *buf, size_t len, uint64_t off, uint64_t seed)
+{
+	char *p = buf;
+
+	for (size_t i = 0; i < len; i++) {
+		uint64_t at = off + i;
+		uint64_t word = (at / 8 + 1) * UINT64_C(0x9e3779b97f4a7c15) ^ (seed * 0x10001);
+
+		p[i] = (char)(word >> (at % 8 * 8));
+	}
+}
+
+void assert_reads_as(struct disk *d, const char *raw_path)
+{
+	enum { CHUNK = 1 << 20 };
+	_cleanup_store_ struct store *raw = harness_store(raw_path, false);
+	_cleanup_free_ char *want = malloc(CHUNK), *have = malloc(CHUNK);
+
+	for (uint64_t off = 0; off < d->img.size; off += CHUNK) {
+		size_t n = (size_t)min_u64(CHUNK, d->img.size - off);
+
+		assert_int_equal(store_read_full(raw, want, n, off), 0);
+		assert_int_equal(disk_read(d, have, n, off), 0);
+		for (size_t i = 0; memcmp(want, have, n) != 0 && i < n; i++)
+			if (want[i] != have[i])
+				fail_msg("differs at 0x%llx", (unsigned long long)(off + i));
+	}
+}
+
+void assert_check(const char *path, bool leaks_allowed)
+{
+	int r = sh_status("qemu-img check -q '%s' >check.out 2>&1", path);
+
+	/* 3: leaks but no corruption */
+	if (r == 0 || (leaks_allowed && r == 3))
+		return;
+	sh_status("head -20 check.out");
+	fail_msg("qemu-img check %s: exit status %d", path, r);
+}
