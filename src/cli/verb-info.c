@@ -8,6 +8,9 @@
 #include "cli/opener.h"
 #include "cli/output.h"
 
+/* Said already, with the unit. */
+static const char info_redundant[] = "cluster_size";
+
 /* What there is to say of one file of a chain. */
 struct info {
 	struct image *img;
@@ -72,7 +75,8 @@ static void info_text(const struct info *i)
 	info_text_name("backing format", img->backing_format);
 	info_text_name("data file", img->data_name);
 	for (size_t f = 0; f < i->features.n; f++)
-		info_text_name(i->features.items[f].key, i->features.items[f].value);
+		if (strcmp(i->features.items[f].key, info_redundant) != 0)
+			info_text_name(i->features.items[f].key, i->features.items[f].value);
 }
 
 /* Drivers give text; what is a number or a truth value in it is one in JSON. */
@@ -94,8 +98,9 @@ static struct json_object *info_json_features(const struct format_info *features
 	struct json_object *o = json_object_new_object();
 
 	for (size_t i = 0; i < features->n; i++)
-		output_json_add(o, features->items[i].key,
-				info_json_value(features->items[i].value));
+		if (strcmp(features->items[i].key, info_redundant) != 0)
+			output_json_add(o, features->items[i].key,
+					info_json_value(features->items[i].value));
 	return o;
 }
 
