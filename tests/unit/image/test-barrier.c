@@ -27,7 +27,8 @@ static int slow_flush(struct store *s)
 }
 
 static const struct store_ops slow_ops = {.kind = "slow", .flush = slow_flush};
-static struct store slow = {.ops = &slow_ops, .name = "slow"};
+static char slow_name[] = "slow";
+static struct store slow = {.ops = &slow_ops, .name = slow_name};
 
 enum { CALLERS = 8, CALLS = 10 };
 
