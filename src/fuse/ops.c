@@ -133,7 +133,10 @@ int ops_failed(struct request *rq, int error)
 
 int ops_failed_at(struct request *rq, int error, uint64_t off, uint64_t len, const char *what)
 {
-	export_log(rq->ex, error, off, "%s %llu bytes", what, (unsigned long long)len);
+	const char *damage = error == -EUCLEAN ? image_damage(rq->ex->image) : NULL;
+
+	export_log(rq->ex, error, off, "%s %llu bytes%s%s", what, (unsigned long long)len,
+		   damage ? ": " : "", damage ?: "");
 	return ops_failed(rq, error);
 }
 

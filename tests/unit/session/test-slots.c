@@ -1,0 +1,130 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include <errno.h>
+#include <fcntl.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdint.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "base/cleanup.h"
+#include "session/abi.h"
+#include "session/slots.h"
+
+static void test_count_is_checked(void **state)
+{
+	assert_int_equal(slots_create(0), -EINVAL);
+	assert_int_equal(slots_create(SLOTS_MAX + 1), -EINVAL);
+}
+
+static void test_size_is_sealed(void **state)
+{
+	_cleanup_close_ int fd = slots_create(2);
+
+	assert_true(fd >= 0);
+	assert_int_equal(ftruncate(fd, 0), -1);
+	assert_int_equal(ftruncate(fd, 1 << 30), -1);
+	assert_true(fcntl(fd, F_GETFD) & FD_CLOEXEC);
+}
+
+static void test_layout(void **state)
+{
+	_cleanup_close_ int fd = slots_create(3);
+	struct slots s;
+
+	assert_int_equal(slots_map(fd, &s, NULL), 0);
+	assert_int_equal(s.n, 3);
+	for (unsigned i = 0; i < 3; i++) {
+		uint8_t *request = slots_request(&s, i);
+		uint8_t *payload =
+			request + sizeof(struct fuse_in_header) + sizeof(struct fuse_write_in);
+
+		assert_int_equal((uintptr_t)payload % SLOT_PAGE, 0);
+		assert_true(request >= (uint8_t *)(slots_at(&s, i) + 1));
+		assert_int_equal(slots_unique(&s, i), 0);
+		/* All of it is there, and nobody else's */
+		memset(request, 0xff, SLOT_REQUEST_MAX);
+		assert_int_equal(slots_unique(&s, i), UINT64_MAX);
+	}
+	for (unsigned i = 0; i < 3; i++)
+		assert_int_equal(slots_at(&s, i)->reply_len, 0);
+	slots_unmap(&s);
+	assert_null(s.base);
+	slots_unmap(&s);
+}
+
+static void test_two_mappings_are_one_memory(void **state)
+{
+	_cleanup_close_ int fd = slots_create(1);
+	struct fuse_in_header *in;
+	struct slots a, b;
+
+	assert_int_equal(slots_map(fd, &a, NULL), 0);
+	assert_int_equal(slots_map(fd, &b, NULL), 0);
+	in = slots_request(&a, 0);
+	in->unique = 77;
+	slots_at(&a, 0)->state = SLOT_DONE;
+	slots_unmap(&a);
+	assert_int_equal(slots_unique(&b, 0), 77);
+	assert_int_equal(slots_at(&b, 0)->state, SLOT_DONE);
+	slots_unmap(&b);
+}
+
+static void test_foreign_memory_is_refused(void **state)
+{
+	_cleanup_close_ int fd = slots_create(2);
+	_cleanup_close_ int other = memfd_create("other", MFD_CLOEXEC);
+	struct slots s = {};
+	struct diag diag = {};
+	uint32_t v;
+
+	assert_int_equal(slots_map(other, &s, &diag), -EBADMSG);
+	assert_string_not_equal(diag.text, "");
+	assert_int_equal(ftruncate(other, SLOT_PAGE + 2 * SLOT_SIZE), 0);
+	assert_int_equal(slots_map(other, &s, &diag), -EBADMSG);
+	/* a head that speaks of more slots than there is memory */
+	v = 3;
+	assert_int_equal(pwrite(fd, &v, sizeof(v), offsetof(struct slots_head, n)), sizeof(v));
+	assert_int_equal(slots_map(fd, &s, &diag), -EBADMSG);
+	v = 99;
+	assert_int_equal(pwrite(fd, &v, sizeof(v), offsetof(struct slots_head, version)),
+			 sizeof(v));
+	assert_int_equal(slots_map(fd, &s, &diag), -EBADMSG);
+	assert_null(s.base);
+}
+
+static void test_sum(void **state)
+{
+	_cleanup_close_ int fd = slots_create(2);
+	struct slots_sum sum;
+	struct slots s;
+
+	assert_int_equal(slots_map(fd, &s, NULL), 0);
+	slots_at(&s, 0)->counters.reads = 3;
+	slots_at(&s, 1)->counters.reads = 4;
+	slots_at(&s, 1)->counters.write_bytes = 1ULL << 40;
+	slots_at(&s, 0)->counters.errors = 1;
+	slots_sum(&s, &sum);
+	assert_int_equal(sum.reads, 7);
+	assert_int_equal(sum.write_bytes, 1ULL << 40);
+	assert_int_equal(sum.errors, 1);
+	assert_int_equal(sum.writes, 0);
+	slots_unmap(&s);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_count_is_checked),
+		cmocka_unit_test(test_size_is_sealed),
+		cmocka_unit_test(test_layout),
+		cmocka_unit_test(test_two_mappings_are_one_memory),
+		cmocka_unit_test(test_foreign_memory_is_refused),
+		cmocka_unit_test(test_sum),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
