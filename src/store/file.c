@@ -12,6 +12,7 @@
 
 #include "base/checked.h"
 #include "base/io.h"
+#include "store/direct.h"
 
 /*
  * A regular file or a block device behind a file descriptor.
@@ -23,8 +24,9 @@
 struct file {
 	struct store store;
 	int fd;
-	uint32_t sector;     /* block device: its logical block, else 1 */
-	atomic_bool no_zero; /* the host knows no FALLOC_FL_ZERO_RANGE here */
+	struct direct *direct; /* the fd is O_DIRECT; else NULL */
+	uint32_t sector;       /* block device: its logical block, else 1 */
+	atomic_bool no_zero;   /* the host knows no FALLOC_FL_ZERO_RANGE here */
 	atomic_bool no_punch;
 };
 
@@ -40,18 +42,23 @@ static void file_close(struct store *s)
 {
 	struct file *f = file_of(s);
 
+	direct_free(f->direct);
 	closep(&f->fd);
 	free(f);
 }
 
 static ssize_t file_read(struct store *s, void *buf, size_t len, uint64_t off)
 {
-	return io_pread(file_of(s)->fd, buf, len, off);
+	struct file *f = file_of(s);
+
+	return f->direct ? direct_read(f->direct, buf, len, off) : io_pread(f->fd, buf, len, off);
 }
 
 static int file_write(struct store *s, const void *buf, size_t len, uint64_t off)
 {
-	return io_pwrite(file_of(s)->fd, buf, len, off);
+	struct file *f = file_of(s);
+
+	return f->direct ? direct_write(f->direct, buf, len, off) : io_pwrite(f->fd, buf, len, off);
 }
 
 static int file_flush(struct store *s)
@@ -75,11 +82,14 @@ static int file_fallocate(struct file *f, int mode, uint64_t off, uint64_t len)
 /* file_fallocate() that is not tried again where the host said once that it cannot. */
 static int file_try(struct file *f, int mode, atomic_bool *cannot, uint64_t off, uint64_t len)
 {
+	struct direct_range range;
 	int r;
 
 	if (atomic_load_explicit(cannot, memory_order_relaxed))
 		return -EOPNOTSUPP;
+	direct_enter(f->direct, &range, off, len, true);
 	r = file_fallocate(f, mode | FALLOC_FL_KEEP_SIZE, off, len);
+	direct_leave(f->direct, &range);
 	if (r == -EOPNOTSUPP)
 		atomic_store_explicit(cannot, true, memory_order_relaxed);
 	return r;
@@ -139,10 +149,16 @@ static int file_allocate(struct store *s, uint64_t off, uint64_t len)
 
 static int file_resize(struct store *s, uint64_t size)
 {
-	while (ftruncate(file_of(s)->fd, (off_t)size) < 0)
-		if (errno != EINTR)
-			return -errno;
-	return 0;
+	struct file *f = file_of(s);
+	struct direct_range range;
+	int r;
+
+	direct_enter(f->direct, &range, 0, INT64_MAX, true);
+	do
+		r = ftruncate(f->fd, (off_t)size) < 0 ? -errno : 0;
+	while (r == -EINTR);
+	direct_leave(f->direct, &range);
+	return r;
 }
 
 /* Where the kernel or the file system cannot tell holes, all of it is data. */
@@ -183,9 +199,12 @@ static int file_stat(struct store *s, struct store_stat *ret)
 	return 0;
 }
 
+/* None where every use of it would have to be aligned. */
 static int file_fd(struct store *s)
 {
-	return file_of(s)->fd;
+	struct file *f = file_of(s);
+
+	return f->direct ? -1 : f->fd;
 }
 
 static const struct store_ops file_ops = {
@@ -265,6 +284,8 @@ int store_file_new(int fd, const char *name, struct store **ret, struct diag *di
 	f->fd = TAKE_FD(owned);
 	f->sector = 1;
 	r = file_init(f, diag);
+	if (r == 0 && flags & O_DIRECT)
+		r = direct_new(f->fd, s->fixed ? f->sector : 0, &f->direct);
 	if (r < 0)
 		return r;
 	*ret = TAKE_PTR(s);
