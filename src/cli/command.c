@@ -240,7 +240,6 @@ void command_help_verb(FILE *f, const struct verb *v)
 		fprintf(f, "\nKeys of -o, several with commas between them:\n");
 		config_describe(command_help_key, &keys);
 	}
-	fprintf(f, "\nMore in the manual page, fuseimg(1).\n");
 }
 
 void command_help(FILE *f)
