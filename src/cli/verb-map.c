@@ -43,6 +43,15 @@ static void map_json(const struct image_extent *e)
 	      stdout);
 }
 
+static int map_failed(struct image *img, uint64_t off, int error, struct diag *diag)
+{
+	const char *damage = image_damage(img);
+
+	if (damage)
+		return diag_set(diag, error, "%s", damage);
+	return diag_errno(diag, error, "%s: cannot be mapped at offset %" PRIu64, img->name, off);
+}
+
 static int map_print(struct image *img, bool json, struct diag *diag)
 {
 	struct image_extent e;
@@ -51,8 +60,7 @@ static int map_print(struct image *img, bool json, struct diag *diag)
 		int r = image_map(img, off, size - off, &e);
 
 		if (r < 0)
-			return diag_errno(diag, r, "%s: cannot be mapped at offset %" PRIu64,
-					  img->name, off);
+			return map_failed(img, off, r, diag);
 		if (ferror(stdout))
 			return output_finish(diag);
 		if (!json) {
@@ -78,7 +86,7 @@ int verb_map(struct command *c, struct diag *diag)
 		printf("%-16s %-16s %-11s %5s  %-16s %s\n", "Offset", "Length", "Kind", "Depth",
 		       "Host offset", "File");
 	r = map_print(img, c->json, diag);
-	if (c->json)
+	if (r == 0 && c->json) /* a list that was cut off must not look whole */
 		puts("]");
 	return r;
 }
