@@ -16,7 +16,7 @@ class Function:
     name: str
     line: int       # of the opening brace
     lines: int      # between the braces
-    parameters: int
+    parameters: int # inputs
     nesting: int
     cases: int      # lines of the body that are case labels
 
@@ -98,19 +98,25 @@ class Nesting:
 
 
 def parameters(signature):
-    """How many, from `... name(a, b)`; the name too."""
+    """The function's name and the names of its inputs, from `... name(int a, int *ret)`. Outputs (ret,
+    ret_x, diag) are how we spell further return values, and do not count."""
     signature = re.sub(r"__attribute__\(\(.*?\)\)", "", signature)
     opening = re.search(r"([A-Za-z_]\w*)\s*\(", signature)
     if not opening:
-        return None, 0
-    depth, commas = 0, 0
+        return None, []
+    depth, pieces = 0, [""]
     for character in signature[opening.end() - 1:]:
         depth += {"(": 1, ")": -1}.get(character, 0)
-        commas += character == "," and depth == 1
         if depth == 0:
             break
-    inside = signature[opening.end():].strip()
-    return opening[1], 0 if inside.startswith((")", "void)")) else commas + 1
+        if depth == 1 and character == ",":
+            pieces.append("")
+        else:
+            pieces[-1] += character
+    # the last word outside of a callback's own parameters, or the word in (*word)
+    names = [re.findall(r"\(\*(\w+)\)|(\w+)", piece) for piece in pieces]
+    names = [next((a for a, _ in found if a), found[-1][1]) for found in names if found]
+    return opening[1], [name for name in names if not re.fullmatch(r"void|diag|ret(_\w+)?", name)]
 
 
 def functions(text):
@@ -125,9 +131,9 @@ def functions(text):
                 if not before.strip() or before.rstrip().endswith((";", "}")):
                     break
                 signature.insert(0, before)
-            name, count = parameters(" ".join(signature))
+            name, inputs = parameters(" ".join(signature))
             body = lines[start:number - 1]
             if name:
                 cases = sum(bool(re.match(r"\s*(case\b|default:)", inner)) for inner in body)
-                yield Function(name, start, len(body), count, Nesting("\n".join(body)).deepest, cases)
+                yield Function(name, start, len(body), len(inputs), Nesting("\n".join(body)).deepest, cases)
             start = None

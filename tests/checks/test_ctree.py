@@ -66,6 +66,12 @@ def test_functions():
     assert [f.cases for f in found] == [0, 0, 2]
 
 
+def test_parameters():
+    assert ctree.parameters("int f(void)") == ("f", [])
+    assert ctree.parameters("int f(const struct a *x, void (*done)(void *data, int n), int *ret, struct b **ret_b, "
+                            "char name[4], struct diag *diag)") == ("f", ["x", "done", "name"])
+
+
 def test_line_numbers():
     plain = next(ctree.functions(SOURCE))
     assert SOURCE.split("\n")[plain.line - 1] == "{"
