@@ -114,7 +114,7 @@ def parameters(signature):
         else:
             pieces[-1] += character
     # the last word outside of a callback's own parameters, or the word in (*word)
-    names = [re.findall(r"\(\*(\w+)\)|(\w+)", piece) for piece in pieces]
+    names = [re.findall(r"\(\*(\w+)\)|(\b[A-Za-z_]\w*)", piece) for piece in pieces]
     names = [next((a for a, _ in found if a), found[-1][1]) for found in names if found]
     return opening[1], [name for name in names if not re.fullmatch(r"void|diag|ret(_\w+)?", name)]
 
