@@ -55,15 +55,24 @@ int diag_prefix(struct diag *diag, const char *fmt, ...)
 /* Length of the valid UTF-8 sequence of printable characters at p, 0 if there is none. */
 static size_t diag_utf8_len(const unsigned char *p, size_t left)
 {
-	size_t n = *p >= 0xf0 && *p < 0xf5 ? 4 : *p >= 0xe0 ? 3 : *p >= 0xc2 ? 2 : 1;
+	size_t n = *p >= 0xf0 ? 4 : *p >= 0xe0 ? 3 : 2;
+	unsigned low = 0x80, high = 0xbf; /* of the second byte (Unicode, table 3-7) */
 
 	if (*p < 0x80)
 		return *p >= 0x20 && *p != 0x7f;
-	if (n == 1 || *p >= 0xf5 || n > left)
+	if (*p < 0xc2 || *p > 0xf4 || n > left)
 		return 0;
-	if (n == 2 && *p == 0xc2 && p[1] < 0xa0) /* C1 control characters */
+	if (*p == 0xe0 || *p == 0xc2) /* overlong forms, C1 control characters */
+		low = 0xa0;
+	else if (*p == 0xf0)
+		low = 0x90;
+	else if (*p == 0xed) /* surrogates */
+		high = 0x9f;
+	else if (*p == 0xf4)
+		high = 0x8f;
+	if (p[1] < low || p[1] > high)
 		return 0;
-	for (size_t i = 1; i < n; i++)
+	for (size_t i = 2; i < n; i++)
 		if ((p[i] & 0xc0) != 0x80)
 			return 0;
 	return n;

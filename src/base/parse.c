@@ -111,7 +111,8 @@ const char *format_size(char *dst, size_t dst_size, uint64_t bytes)
 	uint64_t unit = 1024;
 
 	if (bytes < 1024) {
-		snprintf(dst, dst_size, "%llu bytes", (unsigned long long)bytes);
+		snprintf(dst, dst_size, "%llu byte%s", (unsigned long long)bytes,
+			 bytes == 1 ? "" : "s");
 		return dst;
 	}
 	while (u + 1 < ARRAY_SIZE(units) && bytes / unit >= 1024) {
