@@ -35,6 +35,20 @@ struct mount {
 	struct fuse_session *libfuse;
 };
 
+/* libfuse frees its copy of the mount point only when it unmounts, which is not its to do here. */
+#if defined(__has_feature)
+#if __has_feature(address_sanitizer) && !defined(__SANITIZE_ADDRESS__)
+#define __SANITIZE_ADDRESS__ 1
+#endif
+#endif
+#if defined(__SANITIZE_ADDRESS__)
+const char *__lsan_default_suppressions(void);
+const char *__lsan_default_suppressions(void)
+{
+	return "leak:fuse_session_mount\n";
+}
+#endif
+
 /* fd 2 while it is caught. */
 struct mount_stderr {
 	int saved, memfd;
