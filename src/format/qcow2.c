@@ -10,12 +10,21 @@
 #include "format/drivers.h"
 #include "format/qcow2.h"
 
-static void qcow2_free(struct qcow2 *q)
+#define QCOW2_BATCH_BYTES MIB(64)     /* of host clusters reserved at once */
+#define QCOW2_BATCH_BYTES_DATA MIB(1) /* where they are for L2 tables alone */
+
+static void qcow2_free(struct qcow2 *q) NO_THREAD_SAFETY_ANALYSIS /* everybody has left */
 {
 	if (!q)
 		return;
 	qcow2_cache_done(q);
 	free(q->l1);
+	free(q->reftable);
+	qcow2_runs_done(&q->pool.runs);
+	qcow2_runs_done(&q->pool.tables);
+	qcow2_runs_done(&q->replaced);
+	qcow2_runs_done(&q->settled);
+	cond_done(&q->pool.refilled);
 	rwlock_done(&q->map_lock);
 	mutex_done(&q->table_lock);
 	mutex_done(&q->refcount_lock);
@@ -24,7 +33,7 @@ static void qcow2_free(struct qcow2 *q)
 }
 DEFINE_CLEANUP(struct qcow2 *, qcow2_free);
 
-static struct qcow2 *qcow2_new(struct image *img)
+static struct qcow2 *qcow2_new(struct image *img) NO_THREAD_SAFETY_ANALYSIS
 {
 	struct qcow2 *q = calloc(1, sizeof(*q));
 
@@ -35,6 +44,7 @@ static struct qcow2 *qcow2_new(struct image *img)
 	mutex_init(&q->table_lock);
 	mutex_init(&q->refcount_lock);
 	mutex_init(&q->alloc_lock);
+	cond_init(&q->pool.refilled);
 	return q;
 }
 
@@ -88,6 +98,46 @@ static int qcow2_open(struct image *img, struct diag *diag)
 	return 0;
 }
 
+/* What may be read but must not be written. */
+static int qcow2_refuse_write(struct qcow2 *q, struct diag *diag)
+{
+	const char *name = q->img->name;
+
+	if (q->incompatible & QCOW2_INCOMPAT_CORRUPT)
+		return diag_set(
+			diag, -EUCLEAN,
+			"%s: is marked corrupt, so it can only be read: run qemu-img check -r "
+			"all",
+			name);
+	if (q->incompatible & QCOW2_INCOMPAT_DIRTY)
+		return diag_set(
+			diag, -EUCLEAN,
+			"%s: was not closed cleanly and its refcounts are out of date (dirty bit), "
+			"so it can only be read: run qemu-img check -r all",
+			name);
+	if (q->data_file && q->nb_snapshots > 0)
+		return diag_set(
+			diag, -EOPNOTSUPP,
+			"%s: has an external data file and internal snapshots, which cannot be "
+			"written together",
+			name);
+	return 0;
+}
+
+static int qcow2_open_write(struct image *img, struct diag *diag)
+{
+	struct qcow2 *q = qcow2_of(img);
+	uint64_t batch = q->data_file ? QCOW2_BATCH_BYTES_DATA : QCOW2_BATCH_BYTES;
+	int r = qcow2_refuse_write(q, diag);
+
+	if (r == 0)
+		r = qcow2_reftable_load(q, diag);
+	if (r == 0)
+		r = qcow2_header_clear_auto(img, diag);
+	q->batch = max_u64(batch >> q->cluster_bits, 4);
+	return r;
+}
+
 static void qcow2_close(struct image *img)
 {
 	qcow2_free(TAKE_PTR(img->driver));
@@ -124,8 +174,15 @@ const struct format format_qcow2 = {
 	.description = "QEMU copy-on-write, versions 2 and 3",
 	.magics = {{.off = 0, .len = 4, .bytes = {QCOW2_MAGIC_BYTES}}},
 	.open = qcow2_open,
+	.open_write = qcow2_open_write,
 	.close = qcow2_close,
 	.map = qcow2_map,
 	.unpack = qcow2_unpack,
+	.alloc = qcow2_alloc,
+	.link = qcow2_link,
+	.abandon = qcow2_abandon,
+	.flush = qcow2_flush,
+	.settle = qcow2_settle,
+	.finish = qcow2_finish,
 	.info = qcow2_info,
 };

@@ -10,13 +10,14 @@
  *   qcow2-cache.c     slices of L2 tables in memory
  *   qcow2-map.c       guest offset -> L1 -> L2 -> extent
  *   qcow2-unpack.c    deflate and zstd
- *   qcow2-refcount.c  refcount blocks: raise, lower, find what is free
+ *   qcow2-refcount.c  refcounts: raise, lower, find what is free
  *   qcow2-reftable.c  the table of refcount blocks: load, new blocks, growth
  *   qcow2-reserve.c   host clusters whose refcount is raised ahead of their use
  *   qcow2-table.c     new and copied L2 tables
  *   qcow2-alloc.c     space for guest bytes
  *   qcow2-link.c      publishing it
  *   qcow2-free.c      what was replaced: flush, settle, finish
+ *   qcow2-runs.c      lists of host clusters
  *
  * Nothing here is written back later: whatever changes on disk is written when the function that
  * changes it returns, and memory is changed only after that write succeeded. So memory equals disk,
@@ -26,11 +27,11 @@
  *
  *   table_lock      who changes L1 or L2 entries on disk. Never held across a flush.
  *   refcount_lock   refcount table and blocks, and the end of the file. Held across flushes.
- *   alloc_lock      the reservation and the lists of what is to be freed. No I/O under it.
+ *   alloc_lock      the reservation, and the lists of what was replaced. No I/O under it.
  *   map_lock        L1 and cached slices in memory. Shared for a lookup, exclusive for a change or
- * an insertion, never held across I/O.
+ *                   an insertion, never held across I/O.
  *
- * table_lock and refcount_lock are never held together.
+ * Of the first three only one is held at a time.
  */
 
 #include <stdatomic.h>
@@ -97,10 +98,9 @@ struct qcow2_cache {
 struct qcow2_pool {
 	struct qcow2_runs runs;
 	uint64_t clusters;	  /* in runs */
-	uint64_t batch;		  /* clusters of the next refill */
 	bool refilling;		  /* a thread is at it */
 	struct cond refilled;	  /* it is done, well or not */
-	struct qcow2_runs tables; /* single clusters that are zero on stable storage */
+	struct qcow2_runs tables; /* single clusters that are zeroes on stable storage */
 };
 
 struct qcow2 {
@@ -141,11 +141,15 @@ struct qcow2 {
 	uint64_t reftable_entries GUARDED_BY(refcount_lock);
 	uint64_t scan_from GUARDED_BY(refcount_lock);  /* no cluster below is free */
 	uint64_t fresh_from GUARDED_BY(refcount_lock); /* free clusters from here on are fresh */
+	uint64_t cluster_limit; /* no cluster at or above can be had. Constant after open_write */
+	bool reftable_lost GUARDED_BY(refcount_lock); /* two tables, and no telling which is read */
 
+	uint64_t batch; /* clusters to reserve at once. Constant after open_write */
 	struct mutex alloc_lock;
 	struct qcow2_pool pool GUARDED_BY(alloc_lock);
+	/* A cluster stands here once for every reference that is gone */
 	struct qcow2_runs replaced GUARDED_BY(alloc_lock); /* since the last flush began */
-	struct qcow2_runs settled GUARDED_BY(alloc_lock);  /* a flush came after: free when alone */
+	struct qcow2_runs settled GUARDED_BY(alloc_lock); /* a flush came after: lower when alone */
 };
 
 /* qcow2-header.c: fills q and what image/ wants to know of the header. */
@@ -183,6 +187,71 @@ void qcow2_packed_range(const struct qcow2 *q, uint64_t entry, uint64_t *ret_off
 /* qcow2-unpack.c */
 int qcow2_unpack(struct image *img, const struct extent *ext, void *buf);
 
+/* qcow2-refcount.c */
+/*
+ * Raises the refcount of the first free clusters in a row, at most `most` of them. The file is long
+ * enough for them then. Not durable before the next flush. -ENOSPC: there are none, or the host has
+ * no room for them.
+ */
+int qcow2_refcount_claim(struct qcow2 *q, uint64_t most, struct qcow2_run *ret)
+	REQUIRES(q->refcount_lock);
+/* One reference to each is gone. Goes on behind an error: what is not lowered is leaked. */
+int qcow2_refcount_lower(struct qcow2 *q, const struct qcow2_run *run) REQUIRES(q->refcount_lock);
+/* True where each has a refcount of 1 or more; -EUCLEAN or -EIO where that cannot be read. */
+int qcow2_refcount_in_use(struct qcow2 *q, uint64_t first, uint64_t n) REQUIRES(q->refcount_lock);
+/* Refcount i of a block, or of a part of one. */
+uint64_t qcow2_refcount_get(const struct qcow2 *q, const uint8_t *bytes, uint64_t i);
+void qcow2_refcount_put(const struct qcow2 *q, uint8_t *bytes, uint64_t i, uint64_t v);
+
+/* qcow2-reftable.c */
+int qcow2_reftable_load(struct qcow2 *q, struct diag *diag) EXCLUDES(q->refcount_lock);
+/* Refcount blocks for clusters from that of table entry `index` on, enough for `clusters` of them
+ * or fewer. Durable but for the entries that name them. */
+int qcow2_reftable_add_blocks(struct qcow2 *q, uint64_t index, uint64_t clusters)
+	REQUIRES(q->refcount_lock);
+/* A larger table. Durable when it returns. */
+int qcow2_reftable_grow(struct qcow2 *q) REQUIRES(q->refcount_lock);
+/* -EUCLEAN where the tables in use stand in clusters that claim to be free. */
+int qcow2_reftable_check_free(struct qcow2 *q, const struct qcow2_run *run)
+	REQUIRES(q->refcount_lock);
+
+/* qcow2-reserve.c */
+/* 1 to n clusters in a row, whose refcounts of 1 are on stable storage. */
+int qcow2_reserve_take(struct qcow2 *q, uint64_t n, struct qcow2_run *ret)
+	EXCLUDES(q->alloc_lock, q->refcount_lock);
+void qcow2_reserve_give(struct qcow2 *q, const struct qcow2_run *run) EXCLUDES(q->alloc_lock);
+/* One cluster that is all zeroes on stable storage. */
+int qcow2_reserve_take_zeroed(struct qcow2 *q, uint64_t *ret_cluster)
+	EXCLUDES(q->alloc_lock, q->refcount_lock);
+void qcow2_reserve_give_zeroed(struct qcow2 *q, uint64_t cluster) EXCLUDES(q->alloc_lock);
+/* Lowers all that is reserved and cuts the file where that was at its end. The caller is alone. */
+int qcow2_reserve_end(struct qcow2 *q) EXCLUDES(q->alloc_lock, q->refcount_lock);
+
+/* qcow2-table.c: an L2 table of its own for the guest offset. */
+int qcow2_table_ensure(struct qcow2 *q, uint64_t off) EXCLUDES(q->table_lock);
+
+/* qcow2-alloc.c */
+int qcow2_alloc(struct image *img, uint64_t off, uint64_t len, struct extent *ret);
+void qcow2_abandon(struct image *img, const struct extent *ext);
+
+/* qcow2-link.c */
+int qcow2_link(struct image *img, const struct extent *ext);
+
+/* qcow2-free.c */
+/* These clusters lost a reference by entries that were just written. */
+void qcow2_free_later(struct qcow2 *q, const struct qcow2_runs *runs) EXCLUDES(q->alloc_lock);
+int qcow2_flush(struct image *img);
+void qcow2_settle(struct image *img);
+int qcow2_finish(struct image *img);
+
+/* qcow2-runs.c */
+int qcow2_runs_room(struct qcow2_runs *runs, size_t more);
+/* Appends, or makes the last run longer. -ENOMEM never comes where there was room. */
+int qcow2_runs_add(struct qcow2_runs *runs, const struct qcow2_run *run);
+/* Puts a run where it continues another, else appends it. */
+int qcow2_runs_merge(struct qcow2_runs *runs, const struct qcow2_run *run);
+void qcow2_runs_done(struct qcow2_runs *runs);
+
 static inline struct qcow2 *qcow2_of(struct image *img)
 {
 	return img->driver;
@@ -192,6 +261,12 @@ static inline struct qcow2 *qcow2_of(struct image *img)
 static inline unsigned qcow2_table_bits(const struct qcow2 *q)
 {
 	return q->cluster_bits + q->l2_bits;
+}
+
+/* log2 of the clusters that a refcount block counts. */
+static inline unsigned qcow2_block_bits(const struct qcow2 *q)
+{
+	return q->cluster_bits + 3 - q->refcount_order;
 }
 
 #endif

@@ -303,6 +303,53 @@ int disk_flush(struct disk *d)
 	return r;
 }
 
+const char *const shapes[] = {
+	"compat=0.10",
+	"compat=0.10,cluster_size=512",
+	"cluster_size=512",
+	"cluster_size=1k",
+	"cluster_size=2k",
+	"cluster_size=4k",
+	"cluster_size=8k",
+	"cluster_size=16k",
+	"cluster_size=32k",
+	"cluster_size=64k",
+	"cluster_size=128k",
+	"cluster_size=256k",
+	"cluster_size=512k",
+	"cluster_size=1M",
+	"cluster_size=2M",
+	"refcount_bits=1",
+	"refcount_bits=64,cluster_size=4k",
+	"compression_type=zstd",
+	"compression_type=zstd,cluster_size=4k",
+	"compression_type=zstd,cluster_size=2M",
+	"extended_l2=on,cluster_size=16k",
+	"extended_l2=on",
+	"extended_l2=on,cluster_size=2M",
+	"extended_l2=on,compression_type=zstd",
+	"lazy_refcounts=on",
+	"preallocation=metadata",
+	"preallocation=falloc,cluster_size=16k",
+	"data_file=img.data",
+	"data_file=img.data,data_file_raw=on",
+	"data_file=img.data,extended_l2=on",
+	NULL,
+};
+
+void shape_fill(const char *shape)
+{
+	bool compress = !strstr(shape, "data_file") && !strstr(shape, "prealloc");
+
+	sh("qemu-img create -q -f qcow2 -o %s img %d", shape, SHAPE_SIZE);
+	sh("qemu-io -c 'write -P 1 0 100k' -c 'write -P 2 300k 512' -c 'write -P 3 1000001 70001' "
+	   "-c 'write -P 4 2M 3M' -c 'write -z 2500k 300k' -c 'write -z 5M 100k' "
+	   "-c 'discard 3M 400k' -c 'write -P 6 8999936 1024' img >/dev/null");
+	if (compress)
+		sh("qemu-io -c 'write -c -P 5 6M 2M' img >/dev/null");
+	sh("qemu-io -c 'write -P 9 6300k 20k' img >/dev/null");
+}
+
 void pattern(void *buf, size_t len, uint64_t off, uint64_t seed)
 {
 	char *p = buf;

@@ -53,6 +53,13 @@ int disk_flush(struct disk *d);
 /* Bytes that tell their position: every 8 bytes differ for different (seed, off). */
 void pattern(void *buf, size_t len, uint64_t off, uint64_t seed);
 
+/* Options of qemu-img create, NULL behind the last: images of many kinds. */
+extern const char *const shapes[];
+enum { SHAPE_SIZE = 9000960 }; /* ends inside a cluster, whatever its size */
+/* Makes "img" (and "img.data") of that shape. Writes, zeroes and discards at odd places, and
+ * compressed clusters where the shape can have them. */
+void shape_fill(const char *shape);
+
 /* Asserts that the disk reads as the raw file does. */
 void assert_reads_as(struct disk *d, const char *raw_path);
 /* Asserts that qemu-img check finds neither corruption nor leaks (or, when leaks_allowed, no

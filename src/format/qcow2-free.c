@@ -1,0 +1,104 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+/*
+ * Clusters that lost a reference:
+ *
+ *   replaced  an entry on disk no longer names them, but that may not be durable: after a power cut
+ *             the old entry may be back and needs its cluster as it was, refcount included
+ *   settled   a flush came after. Readers that mapped them before may still be at it
+ *   (gone)    image/ let us be alone for a moment: the refcount is lowered, and 0 means free
+ */
+
+#include <errno.h>
+#include <stdlib.h>
+
+#include "format/qcow2.h"
+
+enum {
+	QCOW2_REPLACED_MAX = 16384, /* runs that wait for a flush before we make one ourselves */
+};
+
+/* Out of memory: what cannot be remembered is leaked. */
+static void qcow2_free_append(struct qcow2_runs *to, const struct qcow2_runs *from)
+{
+	for (size_t i = 0; i < from->n; i++)
+		qcow2_runs_add(to, &from->at[i]);
+}
+
+void qcow2_free_later(struct qcow2 *q, const struct qcow2_runs *runs)
+{
+	bool crowded;
+
+	if (runs->n == 0)
+		return;
+	mutex_lock(&q->alloc_lock);
+	qcow2_free_append(&q->replaced, runs);
+	crowded = q->replaced.n > QCOW2_REPLACED_MAX;
+	mutex_unlock(&q->alloc_lock);
+	/* Should it fail, they go on waiting */
+	if (crowded)
+		qcow2_flush(q->img);
+}
+
+int qcow2_flush(struct image *img)
+{
+	struct qcow2 *q = qcow2_of(img);
+	struct qcow2_runs before;
+	int r;
+
+	mutex_lock(&q->alloc_lock);
+	before = q->replaced;
+	q->replaced = (struct qcow2_runs){0};
+	mutex_unlock(&q->alloc_lock);
+
+	r = img->data != img->store ? store_flush(img->data) : 0;
+	if (r == 0)
+		r = store_flush(img->store);
+
+	mutex_lock(&q->alloc_lock);
+	qcow2_free_append(r == 0 ? &q->settled : &q->replaced, &before);
+	if (q->settled.n > 0)
+		atomic_store(&img->settle_wanted, true);
+	mutex_unlock(&q->alloc_lock);
+	qcow2_runs_done(&before);
+	return r;
+}
+
+static int qcow2_run_compare(const void *a, const void *b)
+{
+	const struct qcow2_run *x = a, *y = b;
+
+	return (x->first > y->first) - (x->first < y->first);
+}
+
+void qcow2_settle(struct image *img)
+{
+	struct qcow2 *q = qcow2_of(img);
+	struct qcow2_runs runs;
+
+	mutex_lock(&q->alloc_lock);
+	runs = q->settled;
+	q->settled = (struct qcow2_runs){0};
+	atomic_store(&img->settle_wanted, false);
+	mutex_unlock(&q->alloc_lock);
+
+	if (runs.n > 0)
+		qsort(runs.at, runs.n, sizeof(*runs.at), qcow2_run_compare);
+	mutex_lock(&q->refcount_lock);
+	for (size_t i = 0; i < runs.n; i++)
+		/* A failure leaks them, no more */
+		qcow2_refcount_lower(q, &runs.at[i]);
+	mutex_unlock(&q->refcount_lock);
+	qcow2_runs_done(&runs);
+}
+
+int qcow2_finish(struct image *img)
+{
+	int r = qcow2_flush(img);
+
+	/* After a failed flush nobody knows which entries are on disk: leave all refcounts up */
+	if (r < 0)
+		return r;
+	qcow2_settle(img);
+	return qcow2_reserve_end(qcow2_of(img));
+}

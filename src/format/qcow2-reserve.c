@@ -1,0 +1,271 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+/*
+ * The reservation: host clusters whose refcount was raised, and made durable, ahead of their use.
+ *
+ *   free      refcount 0
+ *   reserved  refcount 1 on stable storage, in the pool, named by nobody
+ *   out       refcount 1, between take() and the write of the entry that names it
+ *   in use    named by an entry
+ *
+ * A power cut turns "reserved" and "out" into leaks, which harm nobody; it can never leave a
+ * cluster in use without a refcount. One flush pays for a whole batch.
+ *
+ * The thread that takes the pool below a quarter fills it again while others take what is left.
+ */
+
+#include <errno.h>
+
+#include "format/qcow2.h"
+
+enum {
+	QCOW2_POOL_RUNS = 256, /* a refill gathers no more: the search through them is linear */
+};
+#define QCOW2_TABLES_BYTES MIB(1) /* L2 tables zeroed at once, ahead of one flush; or one table */
+
+/* Claims up to `want` clusters in any number of runs. */
+static int qcow2_reserve_claim(struct qcow2 *q, uint64_t want, struct qcow2_runs *ret)
+	REQUIRES(q->refcount_lock)
+{
+	uint64_t got = 0;
+
+	while (got < want && ret->n < QCOW2_POOL_RUNS) {
+		struct qcow2_run run;
+		int r = qcow2_runs_room(ret, 1);
+
+		if (r == 0)
+			r = qcow2_refcount_claim(q, want - got, &run);
+		if (r < 0)
+			return got > 0 ? 0 : r;
+		qcow2_runs_add(ret, &run);
+		got += run.n;
+	}
+	return 0;
+}
+
+static void qcow2_reserve_lower(struct qcow2 *q, const struct qcow2_runs *runs)
+	REQUIRES(q->refcount_lock)
+{
+	/* A failure leaks clusters, no more */
+	for (size_t i = 0; i < runs->n; i++)
+		qcow2_refcount_lower(q, &runs->at[i]);
+}
+
+/* A batch, durable. */
+static int qcow2_reserve_batch(struct qcow2 *q, uint64_t want, struct qcow2_runs *ret)
+	EXCLUDES(q->refcount_lock)
+{
+	int r;
+
+	mutex_lock(&q->refcount_lock);
+	r = qcow2_reserve_claim(q, want, ret);
+	if (r == 0)
+		r = store_flush(q->img->store);
+	if (r < 0)
+		qcow2_reserve_lower(q, ret);
+	mutex_unlock(&q->refcount_lock);
+	return r;
+}
+
+static void qcow2_pool_put(struct qcow2 *q, const struct qcow2_run *run) REQUIRES(q->alloc_lock)
+{
+	/* Out of memory: it is leaked */
+	if (qcow2_runs_merge(&q->pool.runs, run) == 0)
+		q->pool.clusters += run->n;
+}
+
+/* Fills the pool. The caller has set pool.refilling, so it is the only one. */
+static int qcow2_pool_refill(struct qcow2 *q) EXCLUDES(q->alloc_lock)
+{
+	struct qcow2_runs runs = {0};
+	int r = qcow2_reserve_batch(q, q->batch, &runs);
+
+	mutex_lock(&q->alloc_lock);
+	for (size_t i = 0; r == 0 && i < runs.n; i++)
+		qcow2_pool_put(q, &runs.at[i]);
+	q->pool.refilling = false;
+	cond_broadcast(&q->pool.refilled);
+	mutex_unlock(&q->alloc_lock);
+	qcow2_runs_done(&runs);
+	return r;
+}
+
+/* Waits until there is something in the pool. */
+static int qcow2_pool_wait(struct qcow2 *q) REQUIRES(q->alloc_lock)
+{
+	int r = 0;
+
+	while (r == 0 && q->pool.clusters == 0) {
+		if (q->pool.refilling) {
+			cond_wait(&q->pool.refilled, &q->alloc_lock);
+			continue;
+		}
+		q->pool.refilling = true;
+		mutex_unlock(&q->alloc_lock);
+		r = qcow2_pool_refill(q);
+		mutex_lock(&q->alloc_lock);
+	}
+	return r;
+}
+
+/* Cuts up to n clusters out of the first run that has as many, or else of the longest. */
+static struct qcow2_run qcow2_pool_cut(struct qcow2 *q, uint64_t n) REQUIRES(q->alloc_lock)
+{
+	struct qcow2_runs *runs = &q->pool.runs;
+	struct qcow2_run *best = &runs->at[0], cut;
+
+	for (size_t i = 0; i < runs->n && best->n < n; i++)
+		if (runs->at[i].n > best->n)
+			best = &runs->at[i];
+	cut = *best;
+	cut.n = min_u64(cut.n, n);
+	best->first += cut.n;
+	best->n -= cut.n;
+	if (best->n == 0)
+		*best = runs->at[--runs->n];
+	q->pool.clusters -= cut.n;
+	return cut;
+}
+
+int qcow2_reserve_take(struct qcow2 *q, uint64_t n, struct qcow2_run *ret)
+{
+	bool low = false;
+	int r;
+
+	mutex_lock(&q->alloc_lock);
+	r = qcow2_pool_wait(q);
+	if (r == 0) {
+		*ret = qcow2_pool_cut(q, n);
+		low = q->pool.clusters < q->batch / 4 && !q->pool.refilling;
+		if (low)
+			q->pool.refilling = true;
+	}
+	mutex_unlock(&q->alloc_lock);
+	/* Should it fail, whoever finds the pool empty will say so */
+	if (low)
+		qcow2_pool_refill(q);
+	return r;
+}
+
+void qcow2_reserve_give(struct qcow2 *q, const struct qcow2_run *run)
+{
+	mutex_lock(&q->alloc_lock);
+	qcow2_pool_put(q, run);
+	mutex_unlock(&q->alloc_lock);
+}
+
+/* Zeroes what was used before, durably. */
+static int qcow2_reserve_zero(struct qcow2 *q, const struct qcow2_run *run)
+{
+	int r;
+
+	/* What is fresh was never written, and the flush of its batch made the file's length
+	 * durable */
+	if (run->fresh)
+		return 0;
+	r = store_zero(q->img->store, run->first << q->cluster_bits, run->n << q->cluster_bits);
+	return r < 0 ? r : store_flush(q->img->store);
+}
+
+static bool qcow2_tables_pop(struct qcow2 *q, uint64_t *ret_cluster) EXCLUDES(q->alloc_lock)
+{
+	struct qcow2_runs *tables = &q->pool.tables;
+	bool any;
+
+	mutex_lock(&q->alloc_lock);
+	any = tables->n > 0;
+	if (any) {
+		struct qcow2_run *last = &tables->at[tables->n - 1];
+
+		*ret_cluster = last->first + --last->n;
+		if (last->n == 0)
+			tables->n--;
+	}
+	mutex_unlock(&q->alloc_lock);
+	return any;
+}
+
+static void qcow2_tables_push(struct qcow2 *q, const struct qcow2_run *run) EXCLUDES(q->alloc_lock)
+{
+	mutex_lock(&q->alloc_lock);
+	/* Out of memory: it is leaked */
+	if (run->n > 0)
+		qcow2_runs_add(&q->pool.tables, run);
+	mutex_unlock(&q->alloc_lock);
+}
+
+int qcow2_reserve_take_zeroed(struct qcow2 *q, uint64_t *ret_cluster)
+{
+	uint64_t n = max_u64(QCOW2_TABLES_BYTES >> q->cluster_bits, 1);
+	struct qcow2_run run;
+	int r;
+
+	if (qcow2_tables_pop(q, ret_cluster))
+		return 0;
+	r = qcow2_reserve_take(q, n, &run);
+	if (r < 0)
+		return r;
+	r = qcow2_reserve_zero(q, &run);
+	if (r < 0) {
+		run.fresh = false;
+		qcow2_reserve_give(q, &run);
+		return r;
+	}
+	*ret_cluster = run.first++;
+	run.n--;
+	/* Guest bytes want to stand in a row: hold back only what cost a flush */
+	if (run.fresh && run.n > 0)
+		qcow2_reserve_give(q, &run);
+	else
+		qcow2_tables_push(q, &run);
+	return 0;
+}
+
+void qcow2_reserve_give_zeroed(struct qcow2 *q, uint64_t cluster)
+{
+	qcow2_tables_push(q, &(struct qcow2_run){.first = cluster, .n = 1});
+}
+
+/* Cuts off clusters at the end of the file that were reserved and never used. */
+static void qcow2_reserve_trim(struct qcow2 *q, const struct qcow2_runs *runs)
+	REQUIRES(q->refcount_lock)
+{
+	uint64_t size, end;
+
+	if (q->img->store->fixed || store_size(q->img->store, &size) < 0)
+		return;
+	end = size;
+	for (size_t i = 0; i < runs->n; i++) {
+		const struct qcow2_run *run = &runs->at[i];
+
+		if (!run->fresh || (run->first + run->n) << q->cluster_bits != end)
+			continue;
+		end = run->first << q->cluster_bits;
+		i = SIZE_MAX; /* one before it may end there now: from the start */
+	}
+	/* A file that stays longer is only that */
+	if (end < size)
+		store_resize(q->img->store, end);
+	atomic_store(&q->store_end, 0);
+}
+
+int qcow2_reserve_end(struct qcow2 *q)
+{
+	struct qcow2_runs runs, tables;
+
+	mutex_lock(&q->alloc_lock);
+	runs = q->pool.runs;
+	tables = q->pool.tables;
+	q->pool.runs = q->pool.tables = (struct qcow2_runs){0};
+	q->pool.clusters = 0;
+	mutex_unlock(&q->alloc_lock);
+
+	mutex_lock(&q->refcount_lock);
+	qcow2_reserve_lower(q, &tables);
+	qcow2_reserve_lower(q, &runs);
+	qcow2_reserve_trim(q, &runs);
+	mutex_unlock(&q->refcount_lock);
+	qcow2_runs_done(&runs);
+	qcow2_runs_done(&tables);
+	return store_flush(q->img->store);
+}

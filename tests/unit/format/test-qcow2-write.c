@@ -1,0 +1,263 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+/* What we write reads back, QEMU finds no fault in it, and snapshots stay as they were. */
+
+#include "harness.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+#include <fcntl.h>
+
+#include "base/checked.h"
+#include "base/cleanup.h"
+#include "base/io.h"
+
+/* Numbers that are the same in every run. */
+static uint64_t random_next(uint64_t *state)
+{
+	*state = *state * UINT64_C(6364136223846793005) + UINT64_C(1442695040888963407);
+	return *state >> 33;
+}
+
+/* n writes of up to `most` bytes at random places, to the disk and to a raw file. */
+static void write_random(struct disk *d, const char *raw, int n, size_t most, uint64_t seed)
+{
+	_cleanup_close_ int fd = open(raw, O_RDWR | O_CLOEXEC);
+	_cleanup_free_ char *buf = malloc(most);
+	uint64_t state = seed;
+
+	assert_true(fd >= 0);
+	for (int i = 0; i < n; i++) {
+		uint64_t off = random_next(&state) % d->img.size;
+		size_t len = (size_t)min_u64(random_next(&state) % most + 1, d->img.size - off);
+
+		pattern(buf, len, off, seed + (uint64_t)i);
+		assert_int_equal(disk_write(d, buf, len, off), 0);
+		assert_int_equal(io_pwrite(fd, buf, len, off), 0);
+		if (i % 16 == 15)
+			assert_int_equal(disk_flush(d), 0);
+	}
+}
+
+/* Everybody agrees on what is in img: we, QEMU, and the raw file. */
+static void assert_same(const char *raw)
+{
+	struct disk d;
+
+	disk_open(&d, "img", false);
+	assert_reads_as(&d, raw);
+	disk_close(&d);
+	sh("qemu-img convert -O raw img out && cmp out '%s'", raw);
+}
+
+static void write_shape(const char *shape)
+{
+	struct disk d;
+
+	shape_fill(shape);
+	assert_check("img", false);
+	sh("qemu-img convert -O raw img raw");
+	disk_open(&d, "img", true);
+	write_random(&d, "raw", 60, 3000, 1);
+	write_random(&d, "raw", 20, 300000, 2);
+	assert_reads_as(&d, "raw");
+	assert_null(d.img.damage);
+	disk_close(&d);
+	assert_check("img", false);
+	assert_same("raw");
+}
+
+static void test_shapes(void **state)
+{
+	if (!harness_have_qemu())
+		skip();
+	for (size_t i = 0; shapes[i]; i++) {
+		print_message("%s\n", shapes[i]);
+		sh("rm -f img img.data");
+		write_shape(shapes[i]);
+	}
+}
+
+static void write_snapshot(const char *shape)
+{
+	struct disk d;
+
+	shape_fill(shape);
+	sh("qemu-img convert -O raw img raw && cp raw before");
+	sh("qemu-img snapshot -c one img");
+	disk_open(&d, "img", true);
+	write_random(&d, "raw", 40, 200000, 3);
+	disk_close(&d);
+	assert_check("img", false);
+
+	sh("cp raw between && qemu-img snapshot -c two img");
+	disk_open(&d, "img", true);
+	write_random(&d, "raw", 40, 200000, 4);
+	disk_close(&d);
+	assert_check("img", false);
+
+	assert_same("raw");
+	sh("qemu-img convert -l one -O raw img out && cmp out before");
+	sh("qemu-img convert -l two -O raw img out && cmp out between");
+	sh("qemu-img snapshot -d one img && qemu-img snapshot -d two img");
+	assert_check("img", false);
+	assert_same("raw");
+}
+
+static void test_snapshots(void **state)
+{
+	static const char *const with_snapshots[] = {
+		"compat=0.10",	    "cluster_size=512",
+		"cluster_size=4k",  "cluster_size=64k",
+		"cluster_size=2M",  "refcount_bits=8",
+		"extended_l2=on",   "extended_l2=on,cluster_size=16k",
+		"refcount_bits=64", "compression_type=zstd",
+	};
+
+	if (!harness_have_qemu())
+		skip();
+	for (size_t i = 0; i < ARRAY_SIZE(with_snapshots); i++) {
+		print_message("%s\n", with_snapshots[i]);
+		sh("rm -f img");
+		write_snapshot(with_snapshots[i]);
+	}
+}
+
+/* Every cluster compressed, then overwritten: clusters that several compressed ones share are freed
+ * with the last. */
+static void test_compressed(void **state)
+{
+	static const char *const sizes[] = {"512", "4k", "64k", "2M"};
+	struct disk d;
+
+	if (!harness_have_qemu())
+		skip();
+	for (size_t i = 0; i < ARRAY_SIZE(sizes); i++) {
+		sh("seq 1 500000 >raw; truncate -s %%512 raw; rm -f img");
+		sh("qemu-img convert -c -f raw -O qcow2 -o cluster_size=%s raw img", sizes[i]);
+		disk_open(&d, "img", true);
+		write_random(&d, "raw", 100, 60000, 5);
+		disk_close(&d);
+		assert_check("img", false);
+		assert_same("raw");
+	}
+}
+
+static void test_backing(void **state)
+{
+	static const char *const tops[] = {"cluster_size=64k", "cluster_size=512", "extended_l2=on",
+					   "cluster_size=2M"};
+	struct disk base, d;
+
+	if (!harness_have_qemu())
+		skip();
+	sh("qemu-img create -q -f qcow2 base 5M");
+	sh("qemu-io -c 'write -P 5 0 5M' base >/dev/null");
+	for (size_t i = 0; i < ARRAY_SIZE(tops); i++) {
+		sh("rm -f img; qemu-img create -q -f qcow2 -b base -F qcow2 -o %s img 8000000",
+		   tops[i]);
+		sh("qemu-img convert -O raw img raw");
+		disk_open(&base, "base", false);
+		disk_open(&d, "img", true);
+		d.backing = &base;
+		write_random(&d, "raw", 50, 100000, 6);
+		disk_close(&d);
+		disk_close(&base);
+		assert_check("img", false);
+		sh("qemu-img convert -O raw img out && cmp out raw");
+	}
+}
+
+/* Refcount blocks that count few clusters, and a table with room for few blocks: it grows, and
+ * what was handed out before and after is never the same. */
+static void test_table_growth(void **state)
+{
+	static const char *const shapes_small[] = {
+		"cluster_size=512,refcount_bits=64",
+		"cluster_size=512,refcount_bits=16",
+		"cluster_size=512,refcount_bits=1",
+		"cluster_size=1k,refcount_bits=64",
+	};
+	struct disk d;
+
+	if (!harness_have_qemu())
+		skip();
+	for (size_t i = 0; i < ARRAY_SIZE(shapes_small); i++) {
+		print_message("%s\n", shapes_small[i]);
+		sh("rm -f img raw; qemu-img create -q -f qcow2 -o %s img 40M; truncate -s 40M raw",
+		   shapes_small[i]);
+		disk_open(&d, "img", true);
+		for (int round = 0; round < 3; round++) {
+			write_random(&d, "raw", 40, 1 << 20, 7 + (uint64_t)round);
+			write_random(&d, "raw", 200, 600, 70 + (uint64_t)round);
+			disk_close(&d);
+			assert_check("img", false);
+			assert_same("raw");
+			disk_open(&d, "img", true);
+		}
+		disk_close(&d);
+		assert_check("img", false);
+	}
+}
+
+/* The next writer finds the clusters that this one gave back: the file does not grow for ever. */
+static void test_reuse(void **state)
+{
+	struct disk d;
+	struct store_stat before, after;
+
+	if (!harness_have_qemu())
+		skip();
+	sh("seq 1 2000000 >raw; truncate -s 8M raw");
+	sh("qemu-img convert -c -f raw -O qcow2 raw img");
+	for (int round = 0; round < 6; round++) {
+		disk_open(&d, "img", true);
+		write_random(&d, "raw", 400, 4000, 11);
+		assert_int_equal(disk_flush(&d), 0);
+		disk_close(&d);
+		disk_open(&d, "img", false);
+		assert_int_equal(store_stat(d.img.store, &after), 0);
+		disk_close(&d);
+		if (round > 0)
+			assert_true(after.size <= before.size);
+		before = after;
+	}
+	assert_check("img", false);
+	assert_same("raw");
+}
+
+/* Without finish() there are leaks, and nothing else. */
+static void test_killed(void **state)
+{
+	struct disk d;
+
+	if (!harness_have_qemu())
+		skip();
+	for (size_t i = 0; shapes[i]; i++) {
+		sh("rm -f img img.data");
+		shape_fill(shapes[i]);
+		sh("qemu-img convert -O raw img raw");
+		disk_open(&d, "img", true);
+		write_random(&d, "raw", 30, 100000, 12);
+		disk_kill(&d);
+		assert_check("img", true);
+		assert_same("raw");
+	}
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test_setup_teardown(test_shapes, harness_setup, harness_teardown),
+		cmocka_unit_test_setup_teardown(test_snapshots, harness_setup, harness_teardown),
+		cmocka_unit_test_setup_teardown(test_compressed, harness_setup, harness_teardown),
+		cmocka_unit_test_setup_teardown(test_backing, harness_setup, harness_teardown),
+		cmocka_unit_test_setup_teardown(test_table_growth, harness_setup, harness_teardown),
+		cmocka_unit_test_setup_teardown(test_reuse, harness_setup, harness_teardown),
+		cmocka_unit_test_setup_teardown(test_killed, harness_setup, harness_teardown),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
