@@ -30,6 +30,8 @@ struct file {
 	atomic_bool no_punch;
 };
 
+#define FILE_ALLOCATE_STEP MIB(64)
+
 /* Zeroes for the ends of a range that are no whole sectors (a logical block is at most a page). */
 static const unsigned char file_zeroes[64 * 1024];
 
@@ -142,9 +144,16 @@ static int file_zero(struct store *s, uint64_t off, uint64_t len)
 
 static int file_allocate(struct store *s, uint64_t off, uint64_t len)
 {
+	int r = 0;
+
 	if (s->fixed)
 		return 0; /* a device has all of its space */
-	return file_fallocate(file_of(s), FALLOC_FL_KEEP_SIZE, off, len);
+	/* In steps: tmpfs starts over after every signal, and must come to an end between two */
+	for (uint64_t n; r == 0 && len > 0; off += n, len -= n) {
+		n = min_u64(len, FILE_ALLOCATE_STEP);
+		r = file_fallocate(file_of(s), FALLOC_FL_KEEP_SIZE, off, n);
+	}
+	return r;
 }
 
 static int file_resize(struct store *s, uint64_t size)
@@ -272,6 +281,8 @@ int store_file_new(int fd, const char *name, struct store **ret, struct diag *di
 		return diag_errno(diag, -errno, "cannot use the file descriptor of %s", name);
 	if (flags & O_PATH || (flags & O_ACCMODE) == O_WRONLY)
 		return diag_set(diag, -EBADF, "%s is not open for reading", name);
+	if (flags & O_APPEND) /* pwrite(2) would not care for its offset */
+		return diag_set(diag, -EBADF, "%s is open for appending", name);
 	f = calloc(1, sizeof(*f));
 	if (!f)
 		return -ENOMEM;

@@ -408,6 +408,18 @@ static void test_hostile_names(void **state)
 	assert_refused(t, named(t, "directory", "%s%n%s"), -ENOENT, "\"%s%n%s\"");
 }
 
+/* Not even beside the image: who may write there might have got hold of a node. */
+static void test_device_node_beside_the_image(void **state)
+{
+	struct tree *t = *state;
+	struct stat st;
+
+	if (stat("/dev/loop0", &st) < 0 || mknod(at(t, "a/node"), S_IFBLK | 0600, st.st_rdev) < 0)
+		skip();
+	assert_refused(t, named(t, "directory", "node"), -EACCES, "a block device");
+	assert_return_code(unlink(at(t, "a/node")), errno);
+}
+
 /* Block devices only where listed: a hostile image on /dev/vdb must not read /dev/vda. */
 static void test_block_devices(void **state)
 {
@@ -500,6 +512,7 @@ int main(void)
 		cmocka_unit_test(test_protocols),
 		cmocka_unit_test(test_named_of_wrong_kind),
 		cmocka_unit_test(test_hostile_names),
+		cmocka_unit_test(test_device_node_beside_the_image),
 		cmocka_unit_test(test_block_devices),
 		cmocka_unit_test(test_image_in_the_root),
 		cmocka_unit_test(test_no_permission),

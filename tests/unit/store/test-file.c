@@ -119,6 +119,7 @@ static void test_refused(void **state)
 	assert_refused(ends[0], -EMEDIUMTYPE, "neither");
 	close(ends[1]);
 	assert_refused(host_file(HOST_DISK, O_WRONLY, 0), -EBADF, "not open for reading");
+	assert_refused(host_file(HOST_DISK, O_RDWR | O_APPEND, 0), -EBADF, "open for appending");
 	assert_refused(open("/etc/passwd", O_PATH | O_CLOEXEC), -EBADF, "not open for reading");
 	assert_int_equal(store_file_new(-1, "thing", NULL, NULL), -EBADF);
 }
