@@ -180,8 +180,11 @@ static int image_fill(struct image *img, const struct extent *to, const void *bu
 {
 	int r;
 
-	if (!buf)
-		return image_copy_old(img, to, to->off, to->len);
+	if (!buf) {
+		/* Preallocation: where the host can promise no space, the copy is all there is */
+		r = store_allocate(to->store, to->host_off, to->len);
+		return r < 0 && r != -EOPNOTSUPP ? r : image_copy_old(img, to, to->off, to->len);
+	}
 	r = image_copy_old(img, to, to->off, off - to->off);
 	if (r == 0)
 		r = image_copy_old(img, to, off + len, to->off + to->len - (off + len));
