@@ -1,0 +1,356 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""kill -9 of either process, again and again, under load: clients notice a pause or a clear end, and
+what was acknowledged is there."""
+
+import contextlib
+import os
+import random
+import signal
+import threading
+import time
+
+import pytest
+
+from support import fio, images, loop, mounts, proc
+from support.content import GiB, KiB, MiB, apply, assert_same, execute, in_threads, plan, random_bytes, stripes
+from support.export import fuseimg
+from test_formats import SHAPES
+
+SHAPE = {shape.name: shape for shape in SHAPES}
+
+# The supervisor gives up after more than 5 crashes in 10 s: stay below
+PAUSE = 2.2
+
+
+@contextlib.contextmanager
+def killer(export, pauses):
+    """kill -9 of the worker after each of the pauses, over and over; yields the list of killed pids."""
+    killed, stop = [], threading.Event()
+
+    def loop_forever():
+        while True:
+            for pause in pauses:
+                if stop.wait(pause * proc.SLOW):
+                    return
+                pid = export.worker
+                if pid and pid not in killed:
+                    export.workers_died = True
+                    proc.kill(pid)
+                    killed.append(pid)
+
+    thread = threading.Thread(target=loop_forever, daemon=True)
+    thread.start()
+    try:
+        yield killed
+    finally:
+        stop.set()
+        thread.join()
+
+
+# Two in quick succession, then a rest that keeps below the limit
+PAUSES = [0.3, 0.25, 0.35, 0.3, 9.5]
+
+
+@pytest.mark.core
+@pytest.mark.limit(120)
+@pytest.mark.parametrize("name", ["raw", "cluster-16", "cluster-9", "extended-16", "chain-4", "data-file"])
+def test_worker_killed_under_writers(name, work, maker, mount):
+    """Several writers and the model; five kills at random moments."""
+    if name == "raw":
+        image, format = images.sparse_file(work / "disk.img", 12 * MiB), "raw"
+    else:
+        image, format = maker.make(SHAPE[name], work), "qcow2"
+    model = bytearray(images.to_raw(image, work / "flat", "-f", format).read_bytes())
+    export = mount(image, format=format)
+    owned = stripes(name, len(model), 4)
+    plans = [plan(f"{name} {n}", owned[n], 100_000) for n in range(4)]
+    done = [0] * 4
+    stop = threading.Event()
+
+    def writer(n):
+        fd = os.open(export.path, os.O_WRONLY)
+        while not stop.is_set():
+            off, length, seed = plans[n][done[n]]
+            assert os.pwrite(fd, random_bytes(seed, length), off) == length
+            done[n] += 1
+            if done[n] % 40 == 0:
+                os.fsync(fd)
+        os.close(fd)
+
+    def kills():
+        try:
+            rng = random.Random(name)
+            for _ in range(5):
+                time.sleep(rng.uniform(0.2, 0.5) * proc.SLOW)
+                killed = export.kill_worker()
+                export.wait_worker(other_than=killed)
+            time.sleep(0.3)
+        finally:
+            stop.set()
+
+    in_threads([kills, *(lambda n=n: writer(n) for n in range(4))])
+    for n in range(4):
+        apply(model, plans[n][:done[n]])
+    assert min(done) > 20, done
+    assert_same(export.path, model)
+    export.umount()
+    if format == "qcow2":
+        images.check(image)
+    (work / "model").write_bytes(model)
+    images.compare(image, work / "model", format)
+
+
+@pytest.mark.limit(180)
+@pytest.mark.parametrize("name", ["raw", "cluster-16", "cluster-12"])
+def test_worker_killed_under_fio(name, work, mount):
+    image = work / "disk.img"
+    format = "raw" if name == "raw" else "qcow2"
+    images.create(image, 128 * MiB, format=format, **(SHAPE[name].chain[0].options if name != "raw" else {}))
+    export = mount(image, format=format)
+    with killer(export, PAUSES) as killed:
+        fio.run_job(work, fio.verify_job(export.path, 32 * MiB, loops=2, extra=["rate=12m", "fsync=64"]))
+    assert len(killed) >= 3
+    fio.run_job(work, fio.verify_job(export.path, 32 * MiB))
+    export.umount()
+    if format == "qcow2":
+        images.check(image)
+
+
+@pytest.mark.limit(120)
+def test_worker_killed_under_a_file_system(work, mount):
+    """ext4 on a loop device, writers with O_SYNC: no error, and every acknowledged write is there."""
+    image = images.create(work / "disk.img", GiB)
+    inside = work / "inside"
+    inside.mkdir()
+    export = mount(image)
+    with loop.device(export.path) as device:
+        proc.run("mkfs.ext4", "-q", "-F", device)
+        with loop.mounted(device, inside):
+            stop = threading.Event()
+            acknowledged = [[] for _ in range(3)]
+
+            def writer(n):
+                fd = os.open(inside / f"file{n}", os.O_RDWR | os.O_CREAT | os.O_SYNC)
+                for turn in range(1000):
+                    if stop.is_set():
+                        break
+                    data = random_bytes(f"{n} {turn}", 20_001)
+                    assert os.pwrite(fd, data, turn * 20_001) == len(data)
+                    acknowledged[n].append(data)
+                os.close(fd)
+
+            def kills():
+                try:
+                    for pause in PAUSES[:4]:
+                        time.sleep(pause * proc.SLOW)
+                        killed = export.kill_worker()
+                        export.wait_worker(other_than=killed)
+                    time.sleep(0.3)
+                finally:
+                    stop.set()
+
+            in_threads([kills, *(lambda n=n: writer(n) for n in range(3))])
+            for n in range(3):
+                assert acknowledged[n]
+                assert (inside / f"file{n}").read_bytes() == b"".join(acknowledged[n])
+        proc.run("e2fsck", "-fn", device)
+    export.umount()
+    images.check(image)
+    flat = images.to_raw(image, work / "flat")
+    proc.run("e2fsck", "-fn", flat)
+
+
+@pytest.mark.core
+def test_worker_killed_while_idle(work, mount):
+    image = images.create(work / "disk.img", 16 * MiB)
+    export = mount(image)
+    fd = export.open()
+    for n in range(3):
+        os.pwrite(fd, random_bytes(n, 100_000), n * MiB)
+        export.wait_worker(other_than=export.kill_worker())
+        assert os.pread(fd, 100_000, n * MiB) == random_bytes(n, 100_000)
+    os.close(fd)
+    export.umount()
+    images.check(image)
+
+
+def test_killed_right_after_the_answer(work, mount):
+    """An answered write must never be executed again: a later one to the same bytes would be undone."""
+    image = images.create(work / "disk.img", 8 * MiB)
+    export = mount(image, cache="none", threads=2)
+    fd = export.open()
+    rng = random.Random(1)
+    kills = 5
+    for n in range(2000):
+        os.pwrite(fd, n.to_bytes(8, "big") * 512, 64 * KiB * (n % 4))
+        assert os.pread(fd, 8, 64 * KiB * (n % 4)) == n.to_bytes(8, "big")
+        if kills and rng.random() < 0.01:
+            kills -= 1
+            killed = export.kill_worker()
+            assert os.pread(fd, 8, 64 * KiB * (n % 4)) == n.to_bytes(8, "big")
+            export.wait_worker(other_than=killed)
+    os.close(fd)
+    export.umount()
+    images.check(image)
+
+
+def test_metadata_survives_the_worker(work, mount):
+    """What chmod, chown and touch set is the session's, not the worker's."""
+    image = images.create(work / "disk.img", 8 * MiB, format="raw")
+    export = mount(image, format="raw", growable=True)
+    os.chmod(export.path, 0o640)
+    os.chown(export.path, 65534, 65533)
+    os.truncate(export.path, 9 * MiB + 5)
+    os.utime(export.path, (1_500_000_000, 1_500_000_000))
+    export.wait_worker(other_than=export.kill_worker())
+    time.sleep(1.1)
+    st = os.stat(export.path)
+    assert (st.st_mode & 0o777, st.st_uid, st.st_gid) == (0o640, 65534, 65533)
+    assert (st.st_mtime, st.st_size) == (1_500_000_000, 9 * MiB + 5)
+    export.umount()
+
+
+def test_mapped_pages_survive_the_worker(work, mount):
+    import mmap
+    image = images.create(work / "disk.img", 8 * MiB)
+    export = mount(image)
+    fd = export.open()
+    with mmap.mmap(fd, 8 * MiB) as area:
+        area[:MiB] = random_bytes(1, MiB)
+        killed = export.kill_worker()
+        area[MiB:2 * MiB] = random_bytes(2, MiB)
+        area.flush()
+        export.wait_worker(other_than=killed)
+        assert area[5 * MiB:5 * MiB + 4] == bytes(4)
+    os.close(fd)
+    assert export.read()[:2 * MiB] == random_bytes(1, MiB) + random_bytes(2, MiB)
+    export.umount()
+    images.check(image)
+
+
+def test_an_ordinary_users_worker_is_replaced_too(work, mount, user):
+    image = images.create(work / "disk.img", 8 * MiB)
+    os.chown(image, user.uid, user.gid)
+    export = mount(image, user=user)
+    command = ["setpriv", f"--reuid={user.uid}", "--clear-groups", "dd", f"of={export.path}", "conv=notrunc", "bs=64k",
+               "if=/dev/urandom", "count=16", "status=none"]
+    proc.run(*command)
+    export.wait_worker(other_than=export.kill_worker())
+    proc.run(*command)
+    export.umount()
+    images.check(image)
+
+
+def test_crashing_for_ever_ends(work, mount):
+    """More than 5 crashes in 10 s: the supervisor gives up, clients get errors, nothing hangs."""
+    image = images.create(work / "disk.img", 8 * MiB)
+    export = mount(image)
+    end = time.monotonic() + 15 * proc.SLOW
+    export.workers_died = True
+    while proc.alive(export.supervisor) and time.monotonic() < end:
+        pid = export.worker
+        if pid:
+            proc.kill(pid)
+        time.sleep(0.02)
+    assert not proc.alive(export.supervisor)
+    with pytest.raises(OSError):
+        export.read()
+    images.check(image, leaks=None)
+
+
+@pytest.mark.core
+@pytest.mark.parametrize("format", ["raw", "qcow2"])
+def test_supervisor_killed(format, work, mount):
+    """Clients get an error, not a hang; the image is consistent; the next mount finds the target usable."""
+    image = images.create(work / "disk.img", 32 * MiB, format=format)
+    export = mount(image, format=format)
+    worker = export.worker
+    written = []
+    failures = []
+
+    def writer():
+        fd = os.open(export.path, os.O_WRONLY)
+        try:
+            for n in range(100_000):
+                os.pwrite(fd, random_bytes(n, 30_000), n % 900 * 30_000)
+                written.append(n)
+        except OSError as error:
+            failures.append(error)
+        finally:
+            with contextlib.suppress(OSError):
+                os.close(fd)
+
+    thread = threading.Thread(target=writer, daemon=True)
+    thread.start()
+    proc.wait_until(lambda: len(written) > 50, 20)
+    os.kill(export.supervisor, signal.SIGKILL)
+    thread.join(20 * proc.SLOW)
+    assert not thread.is_alive(), "a writer hangs after the supervisor's death"
+    assert failures
+    proc.wait_until(lambda: not proc.alive(worker), 10, what="the worker's end after its supervisor's")
+    if format == "qcow2":
+        images.check(image, leaks=None)
+    content = images.to_raw(image, work / "flat", "-f", format).read_bytes()
+    last = {n % 900: n for n in written}
+    for place, n in last.items():
+        got = content[place * 30_000:(place + 1) * 30_000]
+        later = n + 900
+        # the request that got the error may have been executed, in whole or in part
+        if got != random_bytes(n, 30_000):
+            assert later == len(written), f"write {n} was acknowledged and is lost"
+    # the stale mount is ours to clean
+    again = mount(image, target=export.target, format=format)
+    assert_same(again.path, content)
+    again.umount()
+    if format == "qcow2":
+        images.check(image, leaks=None)
+
+
+def test_list_and_umount_after_the_supervisor_was_killed(work, mount):
+    image = images.create(work / "disk.img", 8 * MiB)
+    export = mount(image)
+    os.kill(export.supervisor, signal.SIGKILL)
+    proc.wait_until(lambda: not proc.alive(export.supervisor), 5)
+    assert str(export.target) not in fuseimg("list").stdout
+    done = fuseimg("umount", export.target, check=False, timeout=20)
+    assert done.returncode in (0, 1), done.stderr
+    assert not export.mounted
+
+
+def test_supervisor_killed_with_a_directory_target(work, mount):
+    image = images.create(work / "disk.img", 8 * MiB)
+    target = work / "directory"
+    target.mkdir()
+    export = mount(image, target=target)
+    os.kill(export.supervisor, signal.SIGKILL)
+    proc.wait_until(lambda: not proc.alive(export.supervisor), 5)
+    again = mount(image, target=target)
+    assert sorted(os.listdir(target)) == ["disk", "status"]
+    again.umount()
+    assert not mounts.at(target)
+
+
+@pytest.mark.long
+@pytest.mark.limit(900)
+@pytest.mark.parametrize("name", ["cluster-16", "cluster-9", "chain-4", "raw"])
+def test_worker_killed_for_minutes(name, work, maker, mount):
+    if name == "raw":
+        image, format = images.sparse_file(work / "disk.img", 12 * MiB), "raw"
+    else:
+        image, format = maker.make(SHAPE[name], work), "qcow2"
+    model = bytearray(images.to_raw(image, work / "flat", "-f", format).read_bytes())
+    export = mount(image, format=format)
+    end = time.monotonic() + 240
+    turn = 0
+    with killer(export, [PAUSE, 0.4, 2.9]):
+        while time.monotonic() < end:
+            owned = stripes(f"{name} {turn}", len(model), 4)
+            plans = [plan(f"{name} {turn} {n}", owned[n], 200) for n in range(4)]
+            in_threads([lambda n=n: execute(export.path, plans[n]) for n in range(4)])
+            for writes in plans:
+                apply(model, writes)
+            assert_same(export.path, model)
+            turn += 1
+    export.umount()
+    if format == "qcow2":
+        images.check(image)
