@@ -27,6 +27,7 @@ struct command {
 	bool json;
 	bool help;
 	int timeout_ms; /* -1: none given */
+	bool reported;	/* a failure has been told already */
 	const char *words[COMMAND_WORDS_MAX];
 	unsigned n_words;
 };

@@ -47,7 +47,7 @@ static int main_verb(const struct verb *v, char **args)
 	if (r == 0)
 		return EXIT_DONE;
 	diag.error = r;
-	return main_complain(&diag);
+	return command.reported ? EXIT_FAILED : main_complain(&diag);
 }
 
 int main(int argc, char **argv)

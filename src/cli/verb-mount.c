@@ -75,6 +75,7 @@ int verb_mount(struct command *c, struct diag *diag)
 	};
 	if (c->foreground) {
 		log_init("fuseimg", LOG_TO_STDERR);
+		c->reported = true; /* the supervisor logs how it ends */
 		return supervisor_run(&options, diag);
 	}
 	r = daemon_start(&options, diag);
