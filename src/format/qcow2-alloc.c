@@ -136,6 +136,16 @@ static int qcow2_alloc_take(struct qcow2 *q, struct extent *ret)
 	return 0;
 }
 
+/* Host bytes that were named before read as zeroes for certain only where the host has none. */
+static bool qcow2_alloc_hole(const struct extent *ext)
+{
+	uint64_t len;
+	bool data;
+
+	return store_map(ext->store, ext->host_off, ext->len, &data, &len) == 0 && !data &&
+	       len >= ext->len;
+}
+
 int qcow2_alloc(struct image *img, uint64_t off, uint64_t len, struct extent *ret)
 {
 	struct qcow2 *q = qcow2_of(img);
@@ -152,7 +162,11 @@ int qcow2_alloc(struct image *img, uint64_t off, uint64_t len, struct extent *re
 			break;
 		r = qcow2_cache_load(q, missing);
 	}
-	if (r == 0 && !ext.reused)
+	if (r < 0)
+		return r;
+	if (ext.reused)
+		ext.fresh = qcow2_alloc_hole(&ext);
+	else
 		r = qcow2_alloc_take(q, &ext);
 	if (r == 0)
 		*ret = ext;

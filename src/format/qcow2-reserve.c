@@ -11,6 +11,11 @@
  * A power cut turns "reserved" and "out" into leaks, which harm nobody; it can never leave a
  * cluster in use without a refcount. One flush pays for a whole batch.
  *
+ * What is reserved reads as zeroes on stable storage too: space behind the old end of the file does
+ * so anyway, a hole among used clusters is zeroed before the batch's flush. So a new L2 table costs
+ * nothing more, and a first write need not make its cluster durable before the entry that names it.
+ * Only space that was given back after somebody may have written to it is not fresh.
+ *
  * The thread that takes the pool below a quarter fills it again while others take what is left.
  */
 
@@ -21,7 +26,16 @@
 enum {
 	QCOW2_POOL_RUNS = 256, /* a refill gathers no more: the search through them is linear */
 };
-#define QCOW2_TABLES_BYTES MIB(1) /* L2 tables zeroed at once, ahead of one flush; or one table */
+
+/* Zeroes what was used before. */
+static void qcow2_reserve_zero(struct qcow2 *q, struct qcow2_run *run)
+{
+	if (run->fresh)
+		return;
+	/* Where that fails it stays as it is, and whoever gets it will fill it */
+	run->fresh = store_zero(q->img->store, run->first << q->cluster_bits,
+				run->n << q->cluster_bits) == 0;
+}
 
 /* Claims up to `want` clusters in any number of runs. */
 static int qcow2_reserve_claim(struct qcow2 *q, uint64_t want, struct qcow2_runs *ret)
@@ -37,6 +51,7 @@ static int qcow2_reserve_claim(struct qcow2 *q, uint64_t want, struct qcow2_runs
 			r = qcow2_refcount_claim(q, want - got, &run);
 		if (r < 0)
 			return got > 0 ? 0 : r;
+		qcow2_reserve_zero(q, &run);
 		qcow2_runs_add(ret, &run);
 		got += run.n;
 	}
@@ -154,76 +169,23 @@ void qcow2_reserve_give(struct qcow2 *q, const struct qcow2_run *run)
 	mutex_unlock(&q->alloc_lock);
 }
 
-/* Zeroes what was used before, durably. */
-static int qcow2_reserve_zero(struct qcow2 *q, const struct qcow2_run *run)
-{
-	int r;
-
-	/* What is fresh was never written, and the flush of its batch made the file's length
-	 * durable */
-	if (run->fresh)
-		return 0;
-	r = store_zero(q->img->store, run->first << q->cluster_bits, run->n << q->cluster_bits);
-	return r < 0 ? r : store_flush(q->img->store);
-}
-
-static bool qcow2_tables_pop(struct qcow2 *q, uint64_t *ret_cluster) EXCLUDES(q->alloc_lock)
-{
-	struct qcow2_runs *tables = &q->pool.tables;
-	bool any;
-
-	mutex_lock(&q->alloc_lock);
-	any = tables->n > 0;
-	if (any) {
-		struct qcow2_run *last = &tables->at[tables->n - 1];
-
-		*ret_cluster = last->first + --last->n;
-		if (last->n == 0)
-			tables->n--;
-	}
-	mutex_unlock(&q->alloc_lock);
-	return any;
-}
-
-static void qcow2_tables_push(struct qcow2 *q, const struct qcow2_run *run) EXCLUDES(q->alloc_lock)
-{
-	mutex_lock(&q->alloc_lock);
-	/* Out of memory: it is leaked */
-	if (run->n > 0)
-		qcow2_runs_add(&q->pool.tables, run);
-	mutex_unlock(&q->alloc_lock);
-}
-
 int qcow2_reserve_take_zeroed(struct qcow2 *q, uint64_t *ret_cluster)
 {
-	uint64_t n = max_u64(QCOW2_TABLES_BYTES >> q->cluster_bits, 1);
 	struct qcow2_run run;
-	int r;
+	int r = qcow2_reserve_take(q, 1, &run);
 
-	if (qcow2_tables_pop(q, ret_cluster))
-		return 0;
-	r = qcow2_reserve_take(q, n, &run);
 	if (r < 0)
 		return r;
-	r = qcow2_reserve_zero(q, &run);
-	if (r < 0) {
-		run.fresh = false;
-		qcow2_reserve_give(q, &run);
-		return r;
+	if (!run.fresh) {
+		qcow2_reserve_zero(q, &run);
+		r = run.fresh ? store_flush(q->img->store) : -EIO;
+		run.fresh = r == 0;
 	}
-	*ret_cluster = run.first++;
-	run.n--;
-	/* Guest bytes want to stand in a row: hold back only what cost a flush */
-	if (run.fresh && run.n > 0)
+	if (r < 0)
 		qcow2_reserve_give(q, &run);
 	else
-		qcow2_tables_push(q, &run);
-	return 0;
-}
-
-void qcow2_reserve_give_zeroed(struct qcow2 *q, uint64_t cluster)
-{
-	qcow2_tables_push(q, &(struct qcow2_run){.first = cluster, .n = 1});
+		*ret_cluster = run.first;
+	return r;
 }
 
 /* Cuts off clusters at the end of the file that were reserved and never used. */
@@ -251,21 +213,18 @@ static void qcow2_reserve_trim(struct qcow2 *q, const struct qcow2_runs *runs)
 
 int qcow2_reserve_end(struct qcow2 *q)
 {
-	struct qcow2_runs runs, tables;
+	struct qcow2_runs runs;
 
 	mutex_lock(&q->alloc_lock);
 	runs = q->pool.runs;
-	tables = q->pool.tables;
-	q->pool.runs = q->pool.tables = (struct qcow2_runs){0};
+	q->pool.runs = (struct qcow2_runs){0};
 	q->pool.clusters = 0;
 	mutex_unlock(&q->alloc_lock);
 
 	mutex_lock(&q->refcount_lock);
-	qcow2_reserve_lower(q, &tables);
 	qcow2_reserve_lower(q, &runs);
 	qcow2_reserve_trim(q, &runs);
 	mutex_unlock(&q->refcount_lock);
 	qcow2_runs_done(&runs);
-	qcow2_runs_done(&tables);
 	return store_flush(q->img->store);
 }

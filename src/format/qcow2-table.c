@@ -69,15 +69,6 @@ static int qcow2_table_name(struct qcow2 *q, uint64_t index, uint64_t table) REQ
 	return 0;
 }
 
-/* Puts a cluster that was not needed where it belongs. */
-static void qcow2_table_give(struct qcow2 *q, uint64_t cluster, bool zeroed)
-{
-	if (zeroed)
-		qcow2_reserve_give_zeroed(q, cluster);
-	else
-		qcow2_reserve_give(q, &(struct qcow2_run){.first = cluster, .n = 1});
-}
-
 /* Makes a table to take the place of what `entry` of L1 says. */
 static int qcow2_table_make(struct qcow2 *q, uint64_t entry, uint64_t *ret_cluster)
 {
@@ -92,7 +83,7 @@ static int qcow2_table_make(struct qcow2 *q, uint64_t entry, uint64_t *ret_clust
 		return r;
 	r = qcow2_table_copy(q, old, run.first << q->cluster_bits);
 	if (r < 0)
-		qcow2_table_give(q, run.first, false);
+		qcow2_reserve_give(q, &(struct qcow2_run){.first = run.first, .n = 1});
 	else
 		*ret_cluster = run.first;
 	return r;
@@ -113,8 +104,9 @@ static int qcow2_table_replace(struct qcow2 *q, uint64_t index, uint64_t entry)
 	if (!late)
 		r = qcow2_table_name(q, index, cluster << q->cluster_bits);
 	mutex_unlock(&q->table_lock);
-	if (late)
-		qcow2_table_give(q, cluster, !old.first);
+	if (late) /* a copy was written, an empty table was not */
+		qcow2_reserve_give(
+			q, &(struct qcow2_run){.first = cluster, .n = 1, .fresh = !old.first});
 	/* When the write failed the disk may name the table all the same: it is leaked */
 	if (r == 0 && !late && old.first)
 		qcow2_free_later(q, &(struct qcow2_runs){.at = &old, .n = 1});

@@ -21,7 +21,6 @@ static void qcow2_free(struct qcow2 *q) NO_THREAD_SAFETY_ANALYSIS /* everybody h
 	free(q->l1);
 	free(q->reftable);
 	qcow2_runs_done(&q->pool.runs);
-	qcow2_runs_done(&q->pool.tables);
 	qcow2_runs_done(&q->replaced);
 	qcow2_runs_done(&q->settled);
 	cond_done(&q->pool.refilled);
@@ -134,6 +133,9 @@ static int qcow2_open_write(struct image *img, struct diag *diag)
 		r = qcow2_reftable_load(q, diag);
 	if (r == 0)
 		r = qcow2_header_clear_auto(img, diag);
+	/* What reads as zeroes now must not be something else after a power cut: we build on it */
+	if (r == 0)
+		r = qcow2_flush(img);
 	q->batch = max_u64(batch >> q->cluster_bits, 4);
 	return r;
 }

@@ -64,7 +64,7 @@ typedef unsigned long long ull; /* what %llx wants */
 /* Host clusters in a row. */
 struct qcow2_run {
 	uint64_t first, n;
-	bool fresh; /* never written: they read as zeroes */
+	bool fresh; /* they read as zeroes */
 };
 
 /* A growing list of runs. */
@@ -97,10 +97,9 @@ struct qcow2_cache {
 /* Host clusters with a raised refcount that nothing names yet. */
 struct qcow2_pool {
 	struct qcow2_runs runs;
-	uint64_t clusters;	  /* in runs */
-	bool refilling;		  /* a thread is at it */
-	struct cond refilled;	  /* it is done, well or not */
-	struct qcow2_runs tables; /* single clusters that are zeroes on stable storage */
+	uint64_t clusters;    /* in runs */
+	bool refilling;	      /* a thread is at it */
+	struct cond refilled; /* it is done, well or not */
 };
 
 struct qcow2 {
@@ -223,7 +222,6 @@ void qcow2_reserve_give(struct qcow2 *q, const struct qcow2_run *run) EXCLUDES(q
 /* One cluster that is all zeroes on stable storage. */
 int qcow2_reserve_take_zeroed(struct qcow2 *q, uint64_t *ret_cluster)
 	EXCLUDES(q->alloc_lock, q->refcount_lock);
-void qcow2_reserve_give_zeroed(struct qcow2 *q, uint64_t cluster) EXCLUDES(q->alloc_lock);
 /* Lowers all that is reserved and cuts the file where that was at its end. The caller is alone. */
 int qcow2_reserve_end(struct qcow2 *q) EXCLUDES(q->alloc_lock, q->refcount_lock);
 

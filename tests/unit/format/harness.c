@@ -277,8 +277,8 @@ static void disk_settle(struct disk *d)
 		return;
 	rwlock_write(&d->io_lock);
 	d->img.format->settle(&d->img);
-	rwlock_unwrite(&d->io_lock);
 	assert_false(atomic_load(&d->img.settle_wanted));
+	rwlock_unwrite(&d->io_lock);
 }
 
 int disk_write(struct disk *d, const void *buf, size_t len, uint64_t off)
