@@ -125,7 +125,7 @@ const struct mounts_entry *mounts_at(const struct mounts *m, const char *point)
 const struct mounts_entry *mounts_of(const struct mounts *m, dev_t dev)
 {
 	for (size_t i = 0; i < m->n; i++)
-		if (m->entries[i].dev == dev)
+		if (m->entries[i].dev == dev && strcmp(m->entries[i].type, MOUNTS_OURS) == 0)
 			return &m->entries[i];
 	return NULL;
 }

@@ -11,6 +11,8 @@
 #include <stddef.h>
 #include <sys/types.h>
 
+#define MOUNTS_OURS "fuse.fuseimg"
+
 /* One line; the strings are unescaped. */
 struct mounts_entry {
 	dev_t dev;    /* of the file system: the same for every place where it is mounted */
@@ -34,9 +36,8 @@ int mounts_parse(char *text, struct mounts *ret);
 
 /* What is to be seen at a path, or NULL. */
 const struct mounts_entry *mounts_at(const struct mounts *m, const char *point);
-/* The first place of a file system, or NULL. */
+/* The first place of an export of ours, or NULL. (The kernel uses device numbers again: the type
+ * tells a successor of another kind.) */
 const struct mounts_entry *mounts_of(const struct mounts *m, dev_t dev);
-
-#define MOUNTS_OURS "fuse.fuseimg"
 
 #endif

@@ -77,21 +77,22 @@ static bool target_is_stale(const char *path)
 	return WIFEXITED(status) && WEXITSTATUS(status) == 1;
 }
 
-/* Takes away a mount that nobody serves; the topmost of our kind at path. */
-static int target_clean(const char *path, struct diag *diag)
+/* Takes away the topmost mount at path, which nobody serves. */
+static int target_unmount_stale(const char *path, bool *ret_detached, struct diag *diag)
 {
-	int r = umount2(path, MNT_DETACH | UMOUNT_NOFOLLOW) < 0 ? -errno : 0;
+	int r = session_unmount(path);
 
-	if (r == -EPERM) /* an ordinary user asks fusermount3 */
-		r = session_unmount(path);
+	if (r == -EBUSY && umount2(path, MNT_DETACH | UMOUNT_NOFOLLOW) == 0) {
+		*ret_detached = true;
+		return 0;
+	}
 	if (r < 0)
 		return diag_errno(diag, r,
 				  "%s: an export whose program is gone cannot be taken away", path);
 	return 0;
 }
 
-/* What the mount table says of the path: 0 when it is free (now). */
-static int target_check_mounts(const char *path, bool *ret_cleaned, struct diag *diag)
+int target_clean(const char *path, bool *ret_cleaned, bool *ret_detached, struct diag *diag)
 {
 	for (int i = 0; i < TARGET_STALE_MAX; i++) {
 		_cleanup_(mounts_done) struct mounts m = {0};
@@ -108,7 +109,7 @@ static int target_check_mounts(const char *path, bool *ret_cleaned, struct diag 
 					"%s is in use: %s is mounted there (fuseimg umount %s "
 					"ends that)",
 					path, e->source, path);
-		r = target_clean(path, diag);
+		r = target_unmount_stale(path, ret_detached, diag);
 		if (r < 0)
 			return r;
 		*ret_cleaned = true;
@@ -167,22 +168,20 @@ int target_check(const char *name, int image_fd, struct target *ret, bool *ret_c
 {
 	_cleanup_free_ char *path = NULL;
 	_cleanup_close_ int fd = -1;
-	bool cleaned = false, directory = false;
+	bool cleaned = false, detached = false, directory = false;
 	int r;
 
 	r = target_resolve(name, &fd, &path, diag);
 	if (r < 0)
 		return r;
-	r = target_check_mounts(path, &cleaned, diag);
+	close(TAKE_FD(fd)); /* it could stand in the way of an unmount */
+	r = target_clean(path, &cleaned, &detached, diag);
 	if (r < 0)
 		return r;
-	if (cleaned) { /* the fd leads into the mount that is gone */
-		free(TAKE_PTR(path));
-		close(TAKE_FD(fd));
-		r = target_resolve(name, &fd, &path, diag);
-		if (r < 0)
-			return r;
-	}
+	free(TAKE_PTR(path));
+	r = target_resolve(name, &fd, &path, diag);
+	if (r < 0)
+		return r;
 	r = target_check_kind(path, fd, image_fd, &directory, diag);
 	if (r < 0)
 		return r;

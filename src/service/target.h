@@ -28,4 +28,11 @@ int target_check(const char *name, int image_fd, struct target *ret, bool *ret_c
 		 struct diag *diag);
 void target_done(struct target *t);
 
+/*
+ * Takes away the mount of ours at path (real path) if nobody serves it any more; lazily where it
+ * still has users, whose requests fail already (*ret_detached). 0: there is none now; -EBUSY: there
+ * is one, and it is alive.
+ */
+int target_clean(const char *path, bool *ret_cleaned, bool *ret_detached, struct diag *diag);
+
 #endif

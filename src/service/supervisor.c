@@ -1,0 +1,252 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "service/supervisor.h"
+
+#include <errno.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <syslog.h>
+#include <unistd.h>
+
+#include "base/checked.h"
+#include "base/cleanup.h"
+#include "base/log.h"
+#include "service/core.h"
+#include "service/program.h"
+
+enum {
+	SUPERVISOR_THREADS_MIN = 4,
+	SUPERVISOR_THREADS_MAX = 16,
+};
+
+void supervisor_end(struct supervisor *s, int error, const char *fmt, ...)
+{
+	char text[DIAG_MAX];
+	va_list ap;
+
+	if (s->outcome.text[0])
+		return;
+	va_start(ap, fmt);
+	vsnprintf(text, sizeof(text), fmt, ap);
+	va_end(ap);
+	diag_set(&s->outcome, error, "%s", text);
+	sd_event_exit(s->event, 0);
+}
+
+/* Every request that a worker had in hand gets an answer. */
+static void supervisor_refuse_held(struct supervisor *s)
+{
+	for (unsigned i = 0; i < s->session.n; i++) {
+		uint64_t unique = slots_unique(&s->slots, i);
+
+		if (unique)
+			session_reply_error(s->session.thread_fds[i], unique, EIO);
+	}
+}
+
+void supervisor_give_up(struct supervisor *s, int error, const char *why)
+{
+	bool cleaned = false, detached = false;
+	struct diag diag = {0};
+
+	attend_finish(s);
+	unmount_finish(s);
+	supervisor_refuse_held(s);
+	/* With its last descriptor the connection ends: nothing waits for us any more, so that the
+	 * unmount cannot block */
+	session_close(&s->session);
+	if (target_clean(s->target.path, &cleaned, &detached, &diag) < 0)
+		log_msg(LOG_ERR, "%s", diag.text);
+	else if (detached)
+		log_msg(LOG_WARNING, "%s was in use and has been detached; its users get errors",
+			s->target.path);
+	supervisor_end(s, error, "%s: the export was given up: %s", s->image, why);
+}
+
+static int supervisor_on_stop(sd_event_source *source, const struct signalfd_siginfo *si,
+			      void *data)
+{
+	struct supervisor *s = data;
+
+	if (!s->mounted)
+		supervisor_end(s, -ECANCELED, "%s: stopped before it was ready", s->image);
+	else
+		unmount_request(s);
+	return 0;
+}
+
+static int supervisor_on_hangup(sd_event_source *source, const struct signalfd_siginfo *si,
+				void *data)
+{
+	struct supervisor *s = data;
+
+	log_msg(LOG_NOTICE, "%s: SIGHUP changes nothing: unmount and mount again", s->target.path);
+	return 0;
+}
+
+static int supervisor_add_signals(struct supervisor *s)
+{
+	static const struct {
+		int sig;
+		sd_event_signal_handler_t handler;
+	} handlers[] = {
+		{SIGTERM, supervisor_on_stop},
+		{SIGINT, supervisor_on_stop},
+		{SIGHUP, supervisor_on_hangup},
+	};
+	int r = 0;
+
+	for (size_t i = 0; r >= 0 && i < ARRAY_SIZE(handlers); i++)
+		r = sd_event_add_signal(s->event, NULL, handlers[i].sig, handlers[i].handler, s);
+	return r;
+}
+
+/* A writable export of an image that can only be read is a mistake that only the user can resolve.
+ */
+static int supervisor_open_image(struct supervisor *s, struct diag *diag)
+{
+	_cleanup_close_ int probe = -1;
+	_cleanup_free_ char *path = NULL;
+	bool writable = !s->config->read_only;
+	int r = locate_open_image(s->config->image, writable, s->config->direct_io, &s->image_fd,
+				  &s->image, diag);
+
+	if (!writable || (r != -EACCES && r != -EPERM && r != -EROFS))
+		return r;
+	if (locate_open_image(s->config->image, false, false, &probe, &path, NULL) < 0)
+		return r;
+	return diag_errno(
+		diag, r, "%s can be read but not written (-o ro mounts it for reading only)", path);
+}
+
+static unsigned supervisor_threads(const struct config *c)
+{
+	cpu_set_t cpus;
+	unsigned n = SUPERVISOR_THREADS_MIN;
+
+	if (c->threads)
+		return c->threads;
+	/* Most of their time is spent waiting for the host's disk */
+	if (sched_getaffinity(0, sizeof(cpus), &cpus) == 0)
+		n = 2 * (unsigned)CPU_COUNT(&cpus);
+	if (n < SUPERVISOR_THREADS_MIN)
+		return SUPERVISOR_THREADS_MIN;
+	return n > SUPERVISOR_THREADS_MAX ? SUPERVISOR_THREADS_MAX : n;
+}
+
+static void supervisor_fill_worker_config(struct supervisor *s)
+{
+	const struct config *c = s->config;
+	struct worker_config *w = &s->worker_config;
+
+	snprintf(w->format, sizeof(w->format), "%s", c->format);
+	w->read_only = c->read_only;
+	w->growable = c->growable;
+	w->discard = c->discard;
+	w->directory = s->target.directory;
+	w->page_cache = c->cache == CONFIG_CACHE_AUTO;
+	w->mode = c->has_mode ? c->mode : c->read_only ? 0400 : 0600;
+	w->uid = c->has_owner ? c->owner : getuid();
+	w->gid = c->has_group ? c->group : getgid();
+	w->threads = supervisor_threads(c);
+}
+
+/* All that can be checked and opened before there is a worker. */
+static int supervisor_prepare(struct supervisor *s, struct diag *diag)
+{
+	bool cleaned = false;
+	int r;
+
+	r = supervisor_open_image(s, diag);
+	if (r < 0)
+		return r;
+	r = target_check(s->options->target, s->image_fd, &s->target, &cleaned, diag);
+	if (r < 0)
+		return r;
+	if (cleaned)
+		log_msg(LOG_NOTICE, "%s: took away an export whose program was gone",
+			s->target.path);
+	s->files = (struct files){.policy = &s->config->backing,
+				  .top = s->image,
+				  .writable = !s->config->read_only,
+				  .direct = s->config->direct_io};
+	supervisor_fill_worker_config(s);
+	s->program_fd = program_open(diag);
+	if (s->program_fd < 0)
+		return s->program_fd;
+	r = sd_event_new(&s->event);
+	if (r >= 0)
+		r = supervisor_add_signals(s);
+	return r < 0 ? diag_errno(diag, r, "the event loop") : 0;
+}
+
+/* The signals that the loop reads; *ret_old is what was blocked before. */
+static void supervisor_block_signals(sigset_t *ret_old)
+{
+	static const int signals[] = {SIGTERM, SIGINT, SIGHUP, SIGCHLD};
+	sigset_t set;
+
+	sigemptyset(&set);
+	for (size_t i = 0; i < ARRAY_SIZE(signals); i++)
+		sigaddset(&set, signals[i]);
+	signal(SIGCHLD,
+	       SIG_DFL); /* whoever started us may have ignored it: then nobody is reaped */
+	sigprocmask(SIG_BLOCK, &set, ret_old);
+}
+
+/* Frees everything, reports the outcome to whoever waits for it, and returns it. */
+static int supervisor_finish(struct supervisor *s, struct diag *diag)
+{
+	attend_finish(s);
+	unmount_finish(s);
+	slots_unmap(&s->slots);
+	if (s->mounted)
+		session_close(&s->session);
+	files_done(&s->files);
+	closep(&s->image_fd);
+	closep(&s->program_fd);
+	sd_event_source_unref(s->restart);
+	sd_event_unref(s->event);
+	if (s->outcome.error < 0)
+		log_msg(LOG_ERR, "%s", s->outcome.text);
+	else
+		log_msg(LOG_INFO, "%s: everything is written, done", s->image);
+	if (!s->ready && s->outcome.error == 0)
+		diag_set(&s->outcome, -ECANCELED, "%s: unmounted before it was ready", s->image);
+	if (!s->ready)
+		s->options->ready(s->options->ready_data, s->outcome.error, &s->outcome);
+	/* Last: who waits for this may take the image away */
+	registry_remove(s->own, &s->outcome);
+	target_done(&s->target);
+	free(s->image);
+	return s->outcome.error < 0 ? diag_set(diag, s->outcome.error, "%s", s->outcome.text) : 0;
+}
+
+int supervisor_run(const struct supervisor_options *options, struct diag *diag)
+{
+	struct supervisor s = {
+		.options = options,
+		.config = options->config,
+		.program_fd = -1,
+		.image_fd = -1,
+		.attend = {.channel = -1},
+		.unmount = {.watch_fd = -1},
+	};
+	sigset_t old;
+	int r;
+
+	supervisor_block_signals(&old);
+	r = supervisor_prepare(&s, &s.outcome);
+	if (r >= 0)
+		r = attend_start(&s, &s.outcome);
+	if (r >= 0)
+		r = sd_event_loop(s.event);
+	if (r < 0 && !s.outcome.text[0])
+		diag_errno(&s.outcome, r, "%s: the event loop", options->target);
+	r = supervisor_finish(&s, diag);
+	sigprocmask(SIG_SETMASK, &old, NULL);
+	return r;
+}

@@ -1,0 +1,187 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+/*
+ * The end of the mount. Told to stop, we try a plain unmount until nobody is in the way: never a
+ * lazy one, which would let go of data that a file system on top of us has yet to write. When
+ * the mount is gone (by us or by somebody else) the kernel ends the connection, the worker
+ * notices, flushes and reports; nothing hurries it.
+ */
+
+#include "service/core.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <syslog.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "base/log.h"
+#include "service/busy.h"
+#include "service/mounts.h"
+
+enum {
+	UNMOUNT_QUICK_MAX = 10, /* attempts that follow fast: udev and the like go away soon */
+	UNMOUNT_QUICK_US = 100 * 1000,
+	UNMOUNT_SLOW_US = 1000 * 1000,
+	UNMOUNT_REMIND_US = 10 * 1000 * 1000,
+};
+
+static int unmount_on_timer(sd_event_source *source, uint64_t usec, void *data);
+
+static void unmount_set_timer(struct supervisor *s, uint64_t pause_us)
+{
+	int r;
+
+	s->unmount.timer = sd_event_source_unref(s->unmount.timer);
+	r = sd_event_add_time_relative(s->event, &s->unmount.timer, CLOCK_MONOTONIC, pause_us, 0,
+				       unmount_on_timer, s);
+	if (r < 0) /* the next signal or mount event tries again */
+		log_msg(LOG_ERR, "%s: no timer: %s", s->target.path, strerrordesc_np(-r) ?: "?");
+}
+
+/* Looks into the mount table whether our file system is still there, at any place. */
+static void unmount_check(struct supervisor *s)
+{
+	_cleanup_(mounts_done) struct mounts m = {0};
+	const struct mounts_entry *e;
+
+	if (s->unmount.gone || mounts_read(&m) < 0)
+		return;
+	e = mounts_of(&m, s->dev);
+	if (!e) {
+		s->unmount.gone = true;
+		log_msg(LOG_INFO, "%s: unmounted", s->target.path);
+		unmount_set_timer(s, UNMOUNT_REMIND_US);
+	} else if (s->unmount.wanted && strcmp(e->point, s->target.path) != 0 &&
+		   strcmp(e->point, s->unmount.busy) != 0) {
+		snprintf(s->unmount.busy, sizeof(s->unmount.busy), "%s", e->point);
+		log_msg(LOG_WARNING, "%s: waiting, it is also mounted on %s", s->target.path,
+			e->point);
+	}
+}
+
+/* Says who is in the way, once for each answer. */
+static void unmount_report_busy(struct supervisor *s)
+{
+	char who[sizeof(s->unmount.busy)];
+
+	busy_describe(s->target.path, who, sizeof(who));
+	if (s->unmount.busy[0] && strcmp(who, s->unmount.busy) == 0)
+		return;
+	snprintf(s->unmount.busy, sizeof(s->unmount.busy), "%s", who);
+	log_msg(LOG_WARNING, "%s: waiting to unmount, in use by %s", s->target.path,
+		who[0] ? who : "somebody who cannot be seen from here");
+}
+
+static int unmount_on_child(sd_event_source *source, const siginfo_t *end, void *data)
+{
+	struct supervisor *s = data;
+	int r = end->si_code == CLD_EXITED ? -end->si_status : -EINTR;
+
+	s->unmount.child_source = sd_event_source_unref(s->unmount.child_source);
+	s->unmount.child = 0;
+	unmount_check(s);
+	if (s->unmount.gone)
+		return 0;
+	if (r == -EBUSY && s->unmount.attempts >= UNMOUNT_QUICK_MAX)
+		unmount_report_busy(s);
+	else if (r < 0 && r != -EBUSY && r != -EINVAL)
+		log_msg(LOG_ERR, "%s: could not be unmounted: %s", s->target.path,
+			strerrordesc_np(-r) ?: "?");
+	unmount_set_timer(s, s->unmount.attempts < UNMOUNT_QUICK_MAX ? UNMOUNT_QUICK_US
+								     : UNMOUNT_SLOW_US);
+	return 0;
+}
+
+/* Waits for the attempt under way. */
+static void unmount_reap(struct supervisor *s)
+{
+	s->unmount.child_source = sd_event_source_unref(s->unmount.child_source);
+	if (s->unmount.child > 0)
+		waitpid(s->unmount.child, NULL, 0);
+	s->unmount.child = 0;
+}
+
+/* One attempt, in a child: unmounting may wait for a worker, which may wait for us. */
+static void unmount_try(struct supervisor *s)
+{
+	int r;
+
+	if (s->unmount.child > 0 || s->unmount.gone)
+		return;
+	s->unmount.attempts++;
+	s->unmount.child = fork();
+	if (s->unmount.child == 0)
+		_exit(-session_unmount(s->target.path));
+	r = s->unmount.child < 0 ? -errno : 0;
+	if (r >= 0)
+		r = sd_event_add_child(s->event, &s->unmount.child_source, s->unmount.child,
+				       WEXITED, unmount_on_child, s);
+	if (r < 0) {
+		log_msg(LOG_ERR, "%s: could not be unmounted: %s", s->target.path,
+			strerrordesc_np(-r) ?: "?");
+		unmount_reap(s);
+		unmount_set_timer(s, UNMOUNT_SLOW_US);
+	}
+}
+
+static int unmount_on_timer(sd_event_source *source, uint64_t usec, void *data)
+{
+	struct supervisor *s = data;
+
+	if (!s->unmount.gone) {
+		unmount_try(s);
+		return 0;
+	}
+	log_msg(LOG_NOTICE,
+		"%s: unmounted; still writing %s to stable storage, or another mount "
+		"namespace holds the mount",
+		s->target.path, s->image);
+	unmount_set_timer(s, UNMOUNT_REMIND_US);
+	return 0;
+}
+
+void unmount_request(struct supervisor *s)
+{
+	s->unmount.wanted = true;
+	s->unmount.attempts = 0;
+	s->unmount.busy[0] = '\0';
+	unmount_try(s);
+}
+
+/* Something was mounted or unmounted somewhere. */
+static int unmount_on_mounts(sd_event_source *source, int fd, uint32_t revents, void *data)
+{
+	struct supervisor *s = data;
+
+	unmount_check(s);
+	if (s->unmount.wanted)
+		unmount_try(s);
+	return 0;
+}
+
+int unmount_watch(struct supervisor *s, struct diag *diag)
+{
+	int r;
+
+	s->unmount.watch_fd = open("/proc/self/mountinfo", O_RDONLY | O_CLOEXEC);
+	r = s->unmount.watch_fd < 0 ? -errno : 0;
+	if (r >= 0)
+		r = sd_event_add_io(s->event, &s->unmount.watch, s->unmount.watch_fd, EPOLLPRI,
+				    unmount_on_mounts, s);
+	return r < 0 ? diag_errno(diag, r, "watching the mount table") : 0;
+}
+
+void unmount_finish(struct supervisor *s)
+{
+	struct unmount *u = &s->unmount;
+
+	unmount_reap(s);
+	u->timer = sd_event_source_unref(u->timer);
+	u->watch = sd_event_source_unref(u->watch);
+	closep(&u->watch_fd);
+	u->watch_fd = -1;
+}
