@@ -204,6 +204,8 @@ static const struct config_key config_keys[] = {
 	 "whether punched holes give their space back to the host"},
 	{"direct_io", config_set_bool, FIELD(direct_io), true, "yes|no",
 	 "open the image with O_DIRECT, past the host's page cache"},
+	{"lock", config_set_bool, FIELD(lock), true, "yes|no",
+	 "lock the image's files, so that no virtual machine uses them at the same time"},
 	{"cache", config_set_cache, FIELD(cache), false, "auto|none",
 	 "whether programs that read the disk may use the page cache"},
 	{"allow_other", config_set_tristate, FIELD(allow_other), true, "auto|yes|no",
@@ -226,6 +228,7 @@ int config_init(struct config *c)
 	if (!c->format)
 		return -ENOMEM;
 	c->discard = true;
+	c->lock = true;
 	c->backing.backing = LOCATE_SAME_DIRECTORY;
 	return 0;
 }

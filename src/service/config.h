@@ -32,6 +32,7 @@ struct config {
 	bool growable;
 	bool discard;	/* DISCARD=unmap */
 	bool direct_io; /* O_DIRECT on the image */
+	bool lock;	/* LOCK=: the image and what it names, as QEMU locks them */
 	enum config_cache cache;
 	enum config_tristate allow_other;
 	unsigned threads; /* 0: auto */

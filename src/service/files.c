@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/cleanup.h"
+#include "base/lock.h"
 #include "session/channel.h"
 
 struct files_entry {
@@ -74,6 +75,8 @@ static int files_add(struct files *f, const struct files_request *q, struct diag
 
 	r = locate_open_named(f->policy, f->top, q->parent, q->name, q->writable, f->direct, &e.fd,
 			      &e.path, diag);
+	if (r == 0 && f->lock)
+		r = lock_image(e.fd, e.path, q->writable, diag);
 	if (r < 0)
 		return r;
 	e.parent = strdup(q->parent);

@@ -24,6 +24,7 @@ struct files {
 	const char *top; /* real path of the image */
 	bool writable;	 /* whether any file may be opened for writing */
 	bool direct;
+	bool lock; /* what is opened is locked as well */
 	bool sealed;
 	struct files_entry *entries;
 	unsigned n;

@@ -13,6 +13,7 @@
 
 #include "base/checked.h"
 #include "base/cleanup.h"
+#include "base/lock.h"
 #include "base/log.h"
 #include "service/core.h"
 #include "service/program.h"
@@ -161,6 +162,8 @@ static int supervisor_prepare(struct supervisor *s, struct diag *diag)
 	int r;
 
 	r = supervisor_open_image(s, diag);
+	if (r == 0 && s->config->lock)
+		r = lock_image(s->image_fd, s->image, !s->config->read_only, diag);
 	if (r < 0)
 		return r;
 	r = target_check(s->options->target, s->image_fd, &s->target, &cleaned, diag);
@@ -172,7 +175,8 @@ static int supervisor_prepare(struct supervisor *s, struct diag *diag)
 	s->files = (struct files){.policy = &s->config->backing,
 				  .top = s->image,
 				  .writable = !s->config->read_only,
-				  .direct = s->config->direct_io};
+				  .direct = s->config->direct_io,
+				  .lock = s->config->lock};
 	supervisor_fill_worker_config(s);
 	s->program_fd = program_open(diag);
 	if (s->program_fd < 0)
