@@ -59,49 +59,73 @@ struct qcow2_area {
 	size_t len;
 };
 
-/* The first extension of a type: its length in *ret_len and its bytes, or NULL. */
+struct qcow2_extension {
+	uint32_t type;
+	const uint8_t *at;
+	size_t len;
+};
+
+/* The extension at *pos, which moves behind it: 1, or 0 at the end. */
+static int qcow2_extension_next(struct image *img, const struct qcow2_area *area, size_t *pos,
+				struct qcow2_extension *ret, struct diag *diag)
+{
+	const struct qcow2_disk_extension *e = (const void *)(area->at + *pos);
+	size_t left = area->len - *pos;
+
+	if (left < sizeof(*e) || be32_get(&e->type) == QCOW2_EXT_END)
+		return 0;
+	left -= sizeof(*e);
+	ret->type = be32_get(&e->type);
+	ret->len = be32_get(&e->length);
+	ret->at = area->at + *pos + sizeof(*e);
+	if (ret->len > left)
+		return diag_set(diag, -EUCLEAN,
+				"%s: header extension 0x%x says %zu bytes, %zu are left", img->name,
+				ret->type, ret->len, left);
+	*pos += sizeof(*e) + (size_t)min_u64(round_up(ret->len, 8), left);
+	return 1;
+}
+
+/* The first extension of a type: 1, or 0 where there is none. */
 static int qcow2_extension_find(struct image *img, const struct qcow2_area *area, uint32_t type,
-				const uint8_t **ret, size_t *ret_len, struct diag *diag)
+				struct qcow2_extension *ret, struct diag *diag)
 {
 	size_t pos = 0;
+	int r;
 
-	*ret = NULL;
-	while (area->len - pos >= sizeof(struct qcow2_disk_extension)) {
-		uint32_t t = be32_get(area->at + pos), len = be32_get(area->at + pos + 4);
-		uint64_t padded = round_up(len, 8);
+	do
+		r = qcow2_extension_next(img, area, &pos, ret, diag);
+	while (r > 0 && ret->type != type);
+	return r;
+}
 
-		if (t == QCOW2_EXT_END)
-			return 0;
-		pos += sizeof(struct qcow2_disk_extension);
-		if (len > area->len - pos)
-			return diag_set(diag, -EUCLEAN,
-					"%s: header extension 0x%x says %u bytes, %zu are left",
-					img->name, t, len, area->len - pos);
-		if (t == type) {
-			*ret = area->at + pos;
-			*ret_len = len;
-			return 0;
-		}
-		pos += (size_t)min_u64(padded, area->len - pos);
-	}
-	return 0;
+static int qcow2_extension_check_all(struct image *img, const struct qcow2_area *area,
+				     struct diag *diag)
+{
+	struct qcow2_extension ext;
+	size_t pos = 0;
+	int r;
+
+	do
+		r = qcow2_extension_next(img, area, &pos, &ext, diag);
+	while (r > 0);
+	return r;
 }
 
 /* A string out of an extension, which ends at a NUL or with the extension. */
 static int qcow2_extension_string(struct image *img, const struct qcow2_area *area, uint32_t type,
 				  char **ret, struct diag *diag)
 {
-	const uint8_t *at;
-	size_t len = 0;
-	int r = qcow2_extension_find(img, area, type, &at, &len, diag);
+	struct qcow2_extension ext;
+	int r = qcow2_extension_find(img, area, type, &ext, diag);
 
-	if (r < 0 || !at)
+	if (r <= 0)
 		return r;
-	if (len > QCOW2_BACKING_NAME_MAX)
+	if (ext.len > QCOW2_BACKING_NAME_MAX)
 		return diag_set(diag, -EUCLEAN,
 				"%s: header extension 0x%x is %zu bytes long, not a name",
-				img->name, type, len);
-	*ret = strndup((const char *)at, len);
+				img->name, type, ext.len);
+	*ret = strndup((const char *)ext.at, ext.len);
 	return *ret ? 0 : -ENOMEM;
 }
 
@@ -110,16 +134,14 @@ static int qcow2_extension_string(struct image *img, const struct qcow2_area *ar
 static void qcow2_feature_name(const struct qcow2_area *area, struct image *img, unsigned bit,
 			       char *dst, size_t dst_size)
 {
-	const uint8_t *at;
-	size_t len = 0;
+	struct qcow2_extension ext;
 
 	*dst = '\0';
-	if (qcow2_extension_find(img, area, QCOW2_EXT_FEATURE_NAMES, &at, &len, NULL) < 0 || !at)
+	if (qcow2_extension_find(img, area, QCOW2_EXT_FEATURE_NAMES, &ext, NULL) <= 0)
 		return;
-	for (; len >= sizeof(struct qcow2_disk_feature_name);
-	     at += sizeof(struct qcow2_disk_feature_name),
-	     len -= sizeof(struct qcow2_disk_feature_name)) {
-		const struct qcow2_disk_feature_name *f = (const void *)at;
+	for (size_t i = 0; i < ext.len / sizeof(struct qcow2_disk_feature_name); i++) {
+		const struct qcow2_disk_feature_name *f =
+			(const struct qcow2_disk_feature_name *)ext.at + i;
 
 		if (f->type != QCOW2_FEATURE_INCOMPATIBLE || f->bit != bit)
 			continue;
@@ -357,6 +379,8 @@ static int qcow2_header_parse(struct image *img, struct qcow2 *q, const uint8_t 
 	area.len = (size_t)end - q->header_length;
 
 	r = qcow2_header_features(img, q, h, &area, diag);
+	if (r == 0)
+		r = qcow2_extension_check_all(img, &area, diag);
 	if (r < 0)
 		return r;
 	qcow2_header_derive(q);
