@@ -28,8 +28,8 @@ def fill(directory, seed, count=60):
     rng = random.Random(seed)
     wanted = {}
     for n in range(count):
-        folder = directory / f"folder{rng.randrange(5)}"
-        folder.mkdir(exist_ok=True)
+        folder = directory / f"seed{seed}" / f"folder{rng.randrange(5)}"
+        folder.mkdir(parents=True, exist_ok=True)
         path = folder / f"file{n}"
         data = random_bytes(f"{seed} {n}", rng.choice([0, 1, 4000, 100_000, 2_000_000]))
         path.write_bytes(data)

@@ -47,6 +47,14 @@ def listed(user=None):
     return json.loads(fuseimg("list", "--json", user=user).stdout)
 
 
+class MountFailed(AssertionError):
+    """`fuseimg mount` answered with an error: what it said, and how it ended."""
+
+    def __init__(self, words, returncode, stderr):
+        super().__init__(f"fuseimg {' '.join(map(str, words))} ended with {returncode}\n{stderr}")
+        self.returncode, self.stderr = returncode, stderr
+
+
 class Export:
     """An image mounted at a target (a file, or a directory that then holds `disk`)."""
 
@@ -56,13 +64,18 @@ class Export:
         self.path = self.target / "disk" if self.directory else self.target
         self.process = None
         self.log = None
+        self.said = ""
         self.workers_died = False   # a test that kills workers says so
         live.append(self)
         words = ["mount", image, target, *option_words(options)]
         if FOREGROUND:
             self.start_foreground(words)
         else:
-            fuseimg(*words, user=user)
+            done = fuseimg(*words, user=user, check=False)
+            if done.returncode != 0:
+                live.remove(self)
+                raise MountFailed(words, done.returncode, done.stderr)
+            self.said = done.stdout + done.stderr
         self.supervisor = self.find_supervisor()
         self.first_worker = self.worker
 
@@ -74,7 +87,8 @@ class Export:
                                             stdout=log, stderr=log, env={**os.environ, **env})
         proc.wait_until(lambda: self.mounted or self.process.poll() is not None, what="the mount")
         if self.process.poll() is not None:
-            raise AssertionError(f"fuseimg {words} ended with {self.process.returncode}\n{self.log.read_text()}")
+            live.remove(self)
+            raise MountFailed(words, self.process.returncode, self.log.read_text())
 
     def find_supervisor(self):
         if self.process:
