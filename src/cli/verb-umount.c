@@ -225,6 +225,9 @@ int verb_umount(struct command *c, struct diag *diag)
 
 	if (r < 0)
 		return r;
+	/* It may be the target that we stand in: that must not be what keeps it busy */
+	if (chdir("/") < 0)
+		return diag_errno(diag, -errno, "/");
 	r = mounts_read(&mounts);
 	if (r < 0)
 		return diag_errno(diag, r, "Cannot read /proc/self/mountinfo");
