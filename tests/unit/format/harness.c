@@ -11,7 +11,7 @@
 
 #include "base/checked.h"
 #include "base/cleanup.h"
-#include "base/endian.h"
+#include "base/io.h"
 
 int harness_setup(void **state)
 {
@@ -223,12 +223,18 @@ int disk_read(struct disk *d, void *buf, size_t len, uint64_t off)
 	return r;
 }
 
+static bool all_zero(const char *p, size_t len)
+{
+	return len == 0 || (*p == 0 && memcmp(p, p + 1, len - 1) == 0);
+}
+
 /* New space: all of it is filled with what was there, then what is written goes on top. */
 static int disk_write_new(struct disk *d, const char *buf, uint64_t len, uint64_t off,
 			  uint64_t *ret_done)
 {
 	_cleanup_free_ char *all = NULL;
 	struct extent ext;
+	bool barrier;
 	int r = d->img.format->alloc(&d->img, off, len, &ext);
 
 	if (r < 0)
@@ -238,9 +244,13 @@ static int disk_write_new(struct disk *d, const char *buf, uint64_t len, uint64_
 	all = calloc(1, ext.len);
 	r = disk_read_locked(d, all, (size_t)min_u64(ext.len, d->img.size - ext.off), ext.off);
 	*ret_done = min_u64(len, ext.off + ext.len - off);
+	/* What was there may be durable, then a power cut must not take it away */
+	barrier = !ext.fresh || !all_zero(all, ext.len);
 	memcpy(all + (off - ext.off), buf, *ret_done);
 	if (r == 0)
 		r = store_write(ext.store, all, ext.len, ext.host_off);
+	if (r == 0 && barrier)
+		r = store_flush(ext.store);
 	if (r < 0) {
 		d->img.format->abandon(&d->img, &ext);
 		return r;
@@ -348,6 +358,42 @@ void shape_fill(const char *shape)
 	if (compress)
 		sh("qemu-io -c 'write -c -P 5 6M 2M' img >/dev/null");
 	sh("qemu-io -c 'write -P 9 6300k 20k' img >/dev/null");
+}
+
+uint64_t random_next(uint64_t *state)
+{
+	*state = *state * UINT64_C(6364136223846793005) + UINT64_C(1442695040888963407);
+	return *state >> 33;
+}
+
+void store_load(const char *path, struct store **ret)
+{
+	_cleanup_free_ char *bytes = NULL;
+	size_t len;
+
+	assert_int_equal(io_read_file(AT_FDCWD, path, MIB(64), &bytes, &len), 0);
+	assert_int_equal(store_memory_from(path, bytes, len, GIB(1), ret), 0);
+}
+
+void store_dump(struct store *s, const char *path)
+{
+	_cleanup_close_ int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+	_cleanup_free_ char *buf = malloc(MIB(1));
+	uint64_t size;
+
+	assert_int_equal(store_size(s, &size), 0);
+	for (uint64_t off = 0; off < size; off += MIB(1)) {
+		size_t n = (size_t)min_u64(MIB(1), size - off);
+		bool data;
+		uint64_t len;
+
+		assert_int_equal(store_map(s, off, n, &data, &len), 0);
+		if (!data && len >= n)
+			continue;
+		assert_int_equal(store_read_full(s, buf, n, off), 0);
+		assert_int_equal(io_pwrite(fd, buf, n, off), 0);
+	}
+	assert_int_equal(ftruncate(fd, (off_t)size), 0);
 }
 
 void pattern(void *buf, size_t len, uint64_t off, uint64_t seed)

@@ -50,6 +50,13 @@ int disk_read(struct disk *d, void *buf, size_t len, uint64_t off);
 int disk_write(struct disk *d, const void *buf, size_t len, uint64_t off);
 int disk_flush(struct disk *d);
 
+/* A memory store with the content of a file (64 MiB at most), and back. */
+void store_load(const char *path, struct store **ret);
+void store_dump(struct store *s, const char *path);
+
+/* Numbers that are the same in every run. */
+uint64_t random_next(uint64_t *state);
+
 /* Bytes that tell their position: every 8 bytes differ for different (seed, off). */
 void pattern(void *buf, size_t len, uint64_t off, uint64_t seed);
 

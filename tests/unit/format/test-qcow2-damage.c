@@ -170,12 +170,6 @@ static void test_refcount_never_wraps(void **state)
 	disk_close(&d);
 }
 
-static uint64_t random_next(uint64_t *state)
-{
-	*state = *state * UINT64_C(6364136223846793005) + UINT64_C(1442695040888963407);
-	return *state >> 33;
-}
-
 /* Numbers that hurt. */
 static uint64_t random_value(uint64_t *state)
 {

@@ -14,13 +14,6 @@
 #include "base/cleanup.h"
 #include "base/io.h"
 
-/* Numbers that are the same in every run. */
-static uint64_t random_next(uint64_t *state)
-{
-	*state = *state * UINT64_C(6364136223846793005) + UINT64_C(1442695040888963407);
-	return *state >> 33;
-}
-
 /* n writes of up to `most` bytes at random places, to the disk and to a raw file. */
 static void write_random(struct disk *d, const char *raw, int n, size_t most, uint64_t seed)
 {
