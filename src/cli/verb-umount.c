@@ -124,6 +124,17 @@ static int umount_busy(const char *path, struct diag *diag)
 			geteuid() == 0 ? "" : "; root can see by whom");
 }
 
+static bool umount_is_there(const char *path)
+{
+	_cleanup_(mounts_done) struct mounts mounts = {};
+	const struct mounts_entry *e;
+
+	if (mounts_read(&mounts) < 0)
+		return true;
+	e = mounts_at(&mounts, path);
+	return e && strcmp(e->type, MOUNTS_OURS) == 0;
+}
+
 /* Takes the mount away; what is in use now may be free before the deadline. */
 static int umount_detach(const char *path, int64_t deadline, struct diag *diag)
 {
@@ -133,9 +144,10 @@ static int umount_detach(const char *path, int64_t deadline, struct diag *diag)
 		usleep(UMOUNT_RETRY_MS * 1000);
 	if (r == -EBUSY)
 		return umount_busy(path, diag);
-	if (r == -EPERM)
-		return diag_set(diag, r, "%s: only root and the user who mounted it can unmount it",
-				path);
+	/* fusermount3 cannot say more than that it failed */
+	if (r < 0 && geteuid() != 0 && umount_is_there(path))
+		return diag_set(diag, -EPERM,
+				"%s: only root and the user who mounted it can unmount it", path);
 	return r < 0 ? diag_errno(diag, r, "Cannot unmount %s", path) : 0;
 }
 
