@@ -49,8 +49,7 @@ static uint64_t attend_now(struct supervisor *s)
 /* Ends a worker that broke the rules; its death is handled like any other crash. */
 static int attend_accuse(struct supervisor *s, const char *of)
 {
-	log_msg(LOG_ERR, "%s: the worker (pid %d) %s and was killed", s->image, s->attend.pid, of);
-	s->attend.accused = true;
+	s->attend.accused = of;
 	kill(s->attend.pid, SIGKILL);
 	return -EPROTO;
 }
@@ -365,7 +364,10 @@ static void attend_crashed(struct supervisor *s, const struct attend *a, const s
 	char how[128];
 	unsigned n;
 
-	program_describe_end(end, how, sizeof(how));
+	if (a->accused)
+		snprintf(how, sizeof(how), "%s and was ended", a->accused);
+	else
+		program_describe_end(end, how, sizeof(how));
 	if (!s->mounted) {
 		supervisor_end(s, -EIO, "%s: the worker %s while it opened the image", s->image,
 			       how);

@@ -47,10 +47,10 @@ struct attend {
 	int channel;
 	sd_event_source *io, *child, *grace;
 	uint64_t started_us;
-	unsigned opens; /* OPEN messages */
-	bool accused;	/* we killed it for what it said */
-	bool done;	/* DONE came; `end` is its outcome */
-	bool failed;	/* FAILED came; `end` is why */
+	unsigned opens;	     /* OPEN messages */
+	const char *accused; /* what we killed it for, or NULL */
+	bool done;	     /* DONE came; `end` is its outcome */
+	bool failed;	     /* FAILED came; `end` is why */
 	struct diag end;
 };
 

@@ -1,0 +1,359 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+/*
+ * The supervisor and a worker that misbehaves on demand (fake-worker.c, named by FUSEIMG_WORKER in
+ * the test's environment). Each run is a child of ours, with real mounts.
+ */
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "base/log.h"
+#include "service/mounts.h"
+#include "service/supervisor.h"
+
+enum {
+	WAIT_MS = 20000,
+};
+
+static char dir[] = "/tmp/fuseimg-supervisor-XXXXXX";
+static char image[64], target[64], log_path[64];
+
+/* What the run's ready function was told, and what the run returned. */
+struct word {
+	bool ready; /* else: the end */
+	struct diag diag;
+};
+
+struct run {
+	pid_t pid;
+	int pipe;
+};
+
+static void tell(int fd, bool ready, int error, const char *text)
+{
+	struct word w = {.ready = ready, .diag = {.error = error}};
+
+	snprintf(w.diag.text, sizeof(w.diag.text), "%s", text);
+	if (write(fd, &w, sizeof(w)) != (ssize_t)sizeof(w))
+		_exit(60);
+}
+
+static void on_ready(void *data, int error, const struct diag *diag)
+{
+	tell(*(int *)data, true, error, diag->text);
+}
+
+static void __attribute__((noreturn)) run_child(int fd)
+{
+	struct config c;
+	struct diag diag = {0};
+	const struct supervisor_options options = {
+		.config = &c, .target = target, .ready = on_ready, .ready_data = &fd};
+	int log = open(log_path, O_CREAT | O_TRUNC | O_WRONLY | O_CLOEXEC, 0600), r;
+
+	dup2(log, STDERR_FILENO);
+	log_init("test", LOG_TO_STDERR);
+	if (config_init(&c) < 0 || config_set(&c, "image", image, NULL) < 0 ||
+	    config_set(&c, "threads", "1", NULL) < 0)
+		_exit(61);
+	r = supervisor_run(&options, &diag);
+	tell(fd, false, r, diag.text);
+	config_done(&c);
+	_exit(0);
+}
+
+/* Starts an export whose worker acts like this. */
+static struct run start(const char *act)
+{
+	_cleanup_fclose_ FILE *f = fopen(image, "we");
+	struct run run;
+	int fds[2];
+
+	assert_non_null(f);
+	fprintf(f, "%s\n", act);
+	fflush(f);
+	assert_int_equal(ftruncate(fileno(f), 1 << 20), 0);
+	assert_int_equal(pipe2(fds, O_CLOEXEC), 0);
+	run.pid = fork();
+	assert_true(run.pid >= 0);
+	if (run.pid == 0)
+		run_child(fds[1]);
+	close(fds[1]);
+	run.pipe = fds[0];
+	return run;
+}
+
+static void expect(struct run *run, bool ready, int error, const char *words)
+{
+	struct pollfd p = {.fd = run->pipe, .events = POLLIN};
+	struct word w;
+
+	assert_int_equal(poll(&p, 1, WAIT_MS), 1);
+	assert_int_equal(read(run->pipe, &w, sizeof(w)), sizeof(w));
+	if (w.ready != ready || w.diag.error != error || (words && !strstr(w.diag.text, words)))
+		fail_msg("%s: %d \"%s\"", w.ready ? "ready" : "end", w.diag.error, w.diag.text);
+}
+
+/* The end of the run: its result, nothing mounted, no process left. */
+static void expect_end(struct run *run, int error, const char *words)
+{
+	_cleanup_(mounts_done) struct mounts m = {0};
+	int status = 0;
+
+	expect(run, false, error, words);
+	assert_int_equal(waitpid(run->pid, &status, 0), run->pid);
+	assert_true(WIFEXITED(status));
+	assert_int_equal(WEXITSTATUS(status), 0);
+	close(run->pipe);
+	assert_int_equal(mounts_read(&m), 0);
+	assert_null(mounts_at(&m, target));
+}
+
+/* Neither became ready. */
+static void expect_no_start(const char *act, int error, const char *words)
+{
+	struct run run = start(act);
+
+	expect(&run, true, error, words);
+	expect_end(&run, error, words);
+}
+
+static bool logged(const char *words)
+{
+	_cleanup_fclose_ FILE *f = fopen(log_path, "re");
+	char line[4096];
+
+	assert_non_null(f);
+	while (fgets(line, sizeof(line), f))
+		if (strstr(line, words))
+			return true;
+	return false;
+}
+
+static void wait_for_log(const char *words)
+{
+	const struct timespec pause = {.tv_nsec = 10000000};
+
+	for (int i = 0; i < WAIT_MS / 10; i++, nanosleep(&pause, NULL))
+		if (logged(words))
+			return;
+	fail_msg("\"%s\" was not logged", words);
+}
+
+static int group_setup(void **state)
+{
+	int fd;
+
+	if (!mkdtemp(dir))
+		return -1;
+	snprintf(image, sizeof(image), "%s/image", dir);
+	snprintf(target, sizeof(target), "%s/disk", dir);
+	snprintf(log_path, sizeof(log_path), "%s/log", dir);
+	fd = open(target, O_CREAT | O_WRONLY | O_CLOEXEC, 0600);
+	return fd < 0 ? -1 : close(fd);
+}
+
+static int group_teardown(void **state)
+{
+	umount2(target, MNT_DETACH); /* of a test that failed */
+	unlink(image);
+	unlink(target);
+	unlink(log_path);
+	return rmdir(dir);
+}
+
+static void test_worker_reports_a_bad_image(void **state)
+{
+	expect_no_start("fail", -EUCLEAN, "header \\x1b[31m is bad");
+}
+
+static void test_worker_dies_while_opening(void **state)
+{
+	expect_no_start("die", -EIO, "SIGABRT while it opened the image");
+}
+
+static void test_worker_breaks_the_protocol(void **state)
+{
+	expect_no_start("early-done", -EIO, "spoke out of turn");
+	expect_no_start("garbage", -EIO, "malformed message");
+	expect_no_start("send-fd", -EIO, "sent descriptors");
+	expect_no_start("ask-endless", -EIO, NULL); /* for one of two reasons */
+}
+
+static void test_worker_wants_what_it_must_not(void **state)
+{
+	expect_no_start("ask-foreign", -EACCES, "not given");
+	expect_no_start("ask-write", -EACCES, "only to be read");
+}
+
+static void test_stopped_before_ready(void **state)
+{
+	const struct timespec pause = {.tv_nsec = 200000000};
+	struct run run = start("hang");
+
+	nanosleep(&pause, NULL);
+	kill(run.pid, SIGTERM);
+	expect(&run, true, -ECANCELED, "before it was ready");
+	expect_end(&run, -ECANCELED, NULL);
+}
+
+static void test_orderly_end(void **state)
+{
+	struct run run = start("orderly");
+
+	expect(&run, true, 0, NULL);
+	kill(run.pid, SIGTERM);
+	expect_end(&run, 0, NULL);
+	assert_true(logged("a \\x1b[31mred\\x1b[0m message at byte 512: Input/output error"));
+	assert_true(logged("fake\\x1b"));
+}
+
+static void test_flood_of_messages_is_limited(void **state)
+{
+	_cleanup_fclose_ FILE *f = NULL;
+	struct run run = start("orderly");
+	unsigned n = 0;
+	char line[4096];
+
+	expect(&run, true, 0, NULL);
+	kill(run.pid, SIGTERM);
+	expect_end(&run, 0, NULL);
+	f = fopen(log_path, "re");
+	assert_non_null(f);
+	while (fgets(line, sizeof(line), f))
+		n += strstr(line, "message at byte") != NULL;
+	assert_in_range(n, 1, 20);
+}
+
+static void test_outside_unmount_is_orderly(void **state)
+{
+	struct run run = start("orderly");
+
+	expect(&run, true, 0, NULL);
+	assert_int_equal(umount2(target, 0), 0);
+	expect_end(&run, 0, NULL);
+}
+
+static void test_failed_flush_is_the_outcome(void **state)
+{
+	struct run run = start("bad-flush");
+
+	expect(&run, true, 0, NULL);
+	kill(run.pid, SIGTERM);
+	expect_end(&run, -EIO, "the flush failed");
+}
+
+static void test_waits_for_users(void **state)
+{
+	struct run run = start("orderly");
+	char me[64];
+	int fd;
+
+	expect(&run, true, 0, NULL);
+	fd = open(target, O_PATH | O_CLOEXEC); /* asks nobody, and is in the way of an unmount */
+	assert_true(fd >= 0);
+	kill(run.pid, SIGTERM);
+	snprintf(me, sizeof(me), "(pid %d)", getpid());
+	wait_for_log(me);
+	kill(run.pid, SIGTERM); /* does not change its mind */
+	close(fd);
+	expect_end(&run, 0, NULL);
+}
+
+static void test_poison_request(void **state)
+{
+	struct run run = start("poison");
+	struct stat st;
+
+	expect(&run, true, 0, NULL);
+	assert_int_equal(stat(target, &st), -1);
+	assert_int_equal(errno, EIO);
+	assert_true(logged("poison request"));
+	kill(run.pid, SIGTERM);
+	expect_end(&run, 0, NULL);
+}
+
+static void test_gives_up(void **state)
+{
+	struct run run = start("poison");
+	struct stat st;
+	int r = 0;
+
+	expect(&run, true, 0, NULL);
+	for (int i = 0; i < 6; i++)
+		r = stat(target, &st);
+	assert_int_equal(r, -1);
+	expect_end(&run, -EIO, "too many workers died");
+}
+
+static void test_reopen_is_tried_again(void **state)
+{
+	struct run run = start("reopen");
+
+	expect(&run, true, 0, NULL);
+	wait_for_log("the next worker");
+	assert_true(logged("header \\x1b[31m is bad"));
+	kill(run.pid, SIGTERM);
+	expect_end(&run, 0, NULL);
+}
+
+static void test_reopen_never_works(void **state)
+{
+	struct run run = start("reopen-never");
+
+	expect(&run, true, 0, NULL);
+	expect_end(&run, -EUCLEAN, "given up");
+}
+
+static void test_missing_worker(void **state)
+{
+	char saved[4096];
+
+	snprintf(saved, sizeof(saved), "%s", getenv("FUSEIMG_WORKER") ?: "");
+	setenv("FUSEIMG_WORKER", "/nonexistent/worker", 1);
+	expect_no_start("orderly", -ENOENT, "/nonexistent/worker");
+	setenv("FUSEIMG_WORKER", saved, 1);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_worker_reports_a_bad_image),
+		cmocka_unit_test(test_worker_dies_while_opening),
+		cmocka_unit_test(test_worker_breaks_the_protocol),
+		cmocka_unit_test(test_worker_wants_what_it_must_not),
+		cmocka_unit_test(test_stopped_before_ready),
+		cmocka_unit_test(test_missing_worker),
+		cmocka_unit_test(test_orderly_end),
+		cmocka_unit_test(test_flood_of_messages_is_limited),
+		cmocka_unit_test(test_outside_unmount_is_orderly),
+		cmocka_unit_test(test_failed_flush_is_the_outcome),
+		cmocka_unit_test(test_waits_for_users),
+		cmocka_unit_test(test_poison_request),
+		cmocka_unit_test(test_gives_up),
+		cmocka_unit_test(test_reopen_is_tried_again),
+		cmocka_unit_test(test_reopen_never_works),
+	};
+
+	if (geteuid() != 0 || access("/dev/fuse", R_OK | W_OK) < 0)
+		return 77; /* nothing can be mounted here: skipped */
+	return cmocka_run_group_tests(tests, group_setup, group_teardown);
+}
