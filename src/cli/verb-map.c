@@ -14,9 +14,9 @@ static void map_text(const struct image_extent *e)
 			   : e->packed ? "compressed"
 				       : "data";
 
-	printf("0x%-14" PRIx64 " 0x%-14" PRIx64 " %-11s %5u  ", e->off, e->len, kind, e->depth);
+	printf("0x%-14" PRIx64 " 0x%-14" PRIx64 " %-11s %5u", e->off, e->len, kind, e->depth);
 	if (e->mapped) {
-		printf("0x%-14" PRIx64 " ", e->host_off);
+		printf("  0x%-14" PRIx64 " ", e->host_off);
 		output_name(e->store->name);
 	}
 	putchar('\n');
