@@ -22,7 +22,7 @@ int export_init(struct export *ex, const struct serve_options *options, struct d
 		.log = options->log,
 		.log_data = options->log_data,
 	};
-	r = slots_map(options->slots_fd, &ex->slots, diag);
+	r = slots_map_resident(options->slots_fd, &ex->slots, diag);
 	if (r < 0)
 		return r;
 	mutex_init(&ex->attr_lock);

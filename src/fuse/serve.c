@@ -12,7 +12,7 @@
 
 enum {
 	SERVE_SIGNAL = SIGUSR1,
-	SERVE_KICK_MS = 5, /* between two signals to a thread that is to leave */
+	SERVE_KICK_US = 500, /* between two signals to a thread that is to leave */
 };
 
 struct serve_thread {
@@ -170,17 +170,12 @@ static int serve_create_thread(struct serve_thread *t)
  */
 static void serve_join(struct serve_thread *t)
 {
-	struct timespec until;
+	const struct timespec pause = {.tv_nsec = SERVE_KICK_US * 1000};
 
-	do {
+	while (pthread_tryjoin_np(t->id, NULL) == EBUSY) {
 		pthread_kill(t->id, SERVE_SIGNAL);
-		clock_gettime(CLOCK_MONOTONIC, &until);
-		until.tv_nsec += SERVE_KICK_MS * 1000000;
-		if (until.tv_nsec >= 1000000000) {
-			until.tv_nsec -= 1000000000;
-			until.tv_sec++;
-		}
-	} while (pthread_clockjoin_np(t->id, NULL, CLOCK_MONOTONIC, &until) == ETIMEDOUT);
+		nanosleep(&pause, NULL);
+	}
 }
 
 int serve_stop(struct serve *s)
@@ -190,6 +185,8 @@ int serve_stop(struct serve *s)
 	if (!s)
 		return 0;
 	atomic_store(&s->stop, true);
+	for (unsigned i = 0; i < s->n; i++)
+		pthread_kill(s->threads[i].id, SERVE_SIGNAL);
 	for (unsigned i = 0; i < s->n; i++)
 		serve_join(&s->threads[i]);
 	for (unsigned i = 0; i < s->n; i++)

@@ -48,7 +48,7 @@ int slots_create(unsigned n)
 	return TAKE_FD(fd);
 }
 
-int slots_map(int fd, struct slots *ret, struct diag *diag)
+static int slots_map_flags(int fd, int flags, struct slots *ret, struct diag *diag)
 {
 	struct slots_head *head;
 	struct stat st;
@@ -60,7 +60,7 @@ int slots_map(int fd, struct slots *ret, struct diag *diag)
 	if (st.st_size < SLOT_PAGE || st.st_size > (off_t)slots_bytes(SLOTS_MAX))
 		return diag_set(diag, -EBADMSG, "request memory has %lld bytes",
 				(long long)st.st_size);
-	p = mmap(NULL, (size_t)st.st_size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	p = mmap(NULL, (size_t)st.st_size, PROT_READ | PROT_WRITE, MAP_SHARED | flags, fd, 0);
 	if (p == MAP_FAILED)
 		return diag_errno(diag, -errno, "mapping the request memory");
 	head = p;
@@ -73,6 +73,18 @@ int slots_map(int fd, struct slots *ret, struct diag *diag)
 	}
 	*ret = (struct slots){.head = head, .base = p, .n = n};
 	return 0;
+}
+
+int slots_map(int fd, struct slots *ret, struct diag *diag)
+{
+	return slots_map_flags(fd, 0, ret, diag);
+}
+
+int slots_map_resident(int fd, struct slots *ret, struct diag *diag)
+{
+	if (slots_map_flags(fd, MAP_LOCKED, ret, NULL) == 0)
+		return 0;
+	return slots_map_flags(fd, MAP_POPULATE, ret, diag);
 }
 
 void slots_unmap(struct slots *s)

@@ -107,6 +107,13 @@ struct slots {
 /* New zeroed memory for n slots, as a sealed memfd (its size cannot change). fd or -errno. */
 int slots_create(unsigned n);
 int slots_map(int fd, struct slots *ret, struct diag *diag);
+/*
+ * The same for who reads requests into it: the pages are there, and stay where RLIMIT_MEMLOCK
+ * allows. Not for speed: when SIGKILL meets a thread for which the kernel has to bring in a page
+ * while it copies a request, the kernel gives up and answers the client with EIO
+ * (fuse_dev_do_read() up to 6.18 at least), and no successor can make that good.
+ */
+int slots_map_resident(int fd, struct slots *ret, struct diag *diag);
 void slots_unmap(struct slots *s);
 
 struct slot *slots_at(const struct slots *s, unsigned i);

@@ -85,7 +85,7 @@ static void start_server(struct mounted *m)
 	close(ready[0]);
 }
 
-static int set_up_as(void **state, bool directory, bool page_cache)
+static int set_up_as(void **state, bool directory, bool page_cache, bool growable)
 {
 	static struct mounted m;
 	struct session_mount_options o = {.source = "image", .target = m.target};
@@ -94,7 +94,7 @@ static int set_up_as(void **state, bool directory, bool page_cache)
 	m = (struct mounted){.config = {.directory = directory,
 					.page_cache = page_cache,
 					.discard = true,
-					.growable = true,
+					.growable = growable,
 					.mode = 0600}};
 	strcpy(m.target, "/tmp/fuseimg-test-XXXXXX");
 	if (directory)
@@ -113,17 +113,22 @@ static int set_up_as(void **state, bool directory, bool page_cache)
 
 static int set_up(void **state)
 {
-	return set_up_as(state, true, true);
+	return set_up_as(state, true, true, true);
 }
 
 static int set_up_file(void **state)
 {
-	return set_up_as(state, false, true);
+	return set_up_as(state, false, true, true);
+}
+
+static int set_up_fixed(void **state)
+{
+	return set_up_as(state, true, true, false);
 }
 
 static int set_up_uncached(void **state)
 {
-	return set_up_as(state, true, false);
+	return set_up_as(state, true, false, true);
 }
 
 static int tear_down(void **state)
@@ -263,6 +268,35 @@ static void test_size_and_holes(void **state)
 	assert_int_equal(pread(fd, &c, 1, MOUNTED_SIZE + 3000), 0);
 }
 
+/* Buffered or direct: the last bytes are written, those behind them are ENOSPC, nothing grows. */
+static void test_fixed_size(void **state)
+{
+	const int flags[] = {0, O_DIRECT};
+	struct mounted *m = *state;
+	_cleanup_free_ uint8_t *buf = pages(8192);
+	struct stat st;
+
+	fill(buf, 8192, 1);
+	for (size_t i = 0; i < ARRAY_SIZE(flags); i++) {
+		_cleanup_close_ int fd = open(m->disk, O_RDWR | O_CLOEXEC | flags[i]);
+
+		assert_int_equal(pwrite(fd, buf, 8192, MOUNTED_SIZE - 512), 512);
+		assert_int_equal(pwrite(fd, buf, 8192, MOUNTED_SIZE), -1);
+		assert_int_equal(errno, ENOSPC);
+		assert_int_equal(pread(fd, buf + 4096, 4096, MOUNTED_SIZE - 512), 512);
+		assert_memory_equal(buf, buf + 4096, 512);
+		assert_int_equal(ftruncate(fd, MOUNTED_SIZE + 4096), -1);
+		assert_int_equal(errno, EPERM);
+		assert_int_equal(ftruncate(fd, 0), -1);
+		assert_int_equal(fallocate(fd, 0, MOUNTED_SIZE, 4096), -1);
+		assert_int_equal(errno, ENOSPC);
+		assert_int_equal(fallocate(fd, FALLOC_FL_ZERO_RANGE, MOUNTED_SIZE, 4096), -1);
+		assert_int_equal(errno, ENOSPC);
+		assert_int_equal(fstat(fd, &st), 0);
+		assert_int_equal(st.st_size, MOUNTED_SIZE);
+	}
+}
+
 static void test_names(void **state)
 {
 	struct mounted *m = *state;
@@ -304,9 +338,18 @@ static int client(const struct mounted *m)
 		off_t off = i % KILL_BLOCKS * KILL_LEN;
 
 		fill(buf, KILL_LEN, i);
-		if (pwrite(fd, buf, KILL_LEN, off) != KILL_LEN ||
-		    pread(fd, seen, KILL_LEN, off) != KILL_LEN || memcmp(buf, seen, KILL_LEN) != 0)
+		if (pwrite(fd, buf, KILL_LEN, off) != KILL_LEN) {
+			fprintf(stderr, "write %u: %m\n", i);
 			return 1;
+		}
+		if (pread(fd, seen, KILL_LEN, off) != KILL_LEN) {
+			fprintf(stderr, "read %u: %m\n", i);
+			return 1;
+		}
+		if (memcmp(buf, seen, KILL_LEN) != 0) {
+			fprintf(stderr, "block %u has other data\n", i);
+			return 1;
+		}
 	}
 	return 0;
 }
@@ -354,6 +397,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_attributes, set_up_file, tear_down),
 		cmocka_unit_test_setup_teardown(test_size_and_holes, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_size_and_holes, set_up_uncached, tear_down),
+		cmocka_unit_test_setup_teardown(test_fixed_size, set_up_fixed, tear_down),
 		cmocka_unit_test_setup_teardown(test_names, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_killed_server, set_up, tear_down),
 	};
