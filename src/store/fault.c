@@ -101,6 +101,20 @@ static int fault_write(struct store *s, const void *buf, size_t len, uint64_t of
 	return error ?: r;
 }
 
+/* A write and a flush, as far as rules and counts go. */
+static int fault_write_durable(struct store *s, const void *buf, size_t len, uint64_t off)
+{
+	struct fault *f = fault_of(s);
+	uint64_t todo = len, none = 0;
+	int error = fault_check(f, FAULT_WRITE, off, &todo);
+
+	if (!error)
+		error = fault_check(f, FAULT_FLUSH, 0, &none);
+	if (error)
+		return store_write(f->inner, buf, (size_t)todo, off) ?: error;
+	return store_write_durable(f->inner, buf, len, off);
+}
+
 static int fault_flush(struct store *s)
 {
 	struct fault *f = fault_of(s);
@@ -175,6 +189,7 @@ static const struct store_ops fault_ops = {
 	.close = fault_close,
 	.read = fault_read,
 	.write = fault_write,
+	.write_durable = fault_write_durable,
 	.flush = fault_flush,
 	.discard = fault_discard,
 	.zero = fault_zero,

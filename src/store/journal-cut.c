@@ -69,6 +69,8 @@ static bool cut_reached(const struct cut *c, size_t i, uint64_t cell)
 	uint64_t share = 1 + cut_mix(c->seed) % 7;
 	uint64_t draw = cut_mix(cut_mix(c->seed) + i);
 
+	if (c->records[i].durable)
+		return true;
 	switch (c->loss) {
 	case JOURNAL_KEEP:
 		return true;
@@ -175,14 +177,17 @@ static int cut_window(struct cut *c)
 	for (size_t i = 0; i < c->n; i++) {
 		const struct journal_record *rec = &c->records[i];
 
-		if (rec->disk == c->disk && rec->size_after != rec->size_before &&
-		    cut_reached(c, i, CUT_SIZE_CELL)) {
+		if (rec->disk != c->disk)
+			continue;
+		/* A durable write brings the size along where it needs it */
+		if (rec->durable ? rec->off + rec->len > size
+				 : rec->size_after != rec->size_before &&
+					   cut_reached(c, i, CUT_SIZE_CELL)) {
 			size = rec->size_after;
 			c->size_upto = i + 1;
 		}
 	}
-	if (c->loss != JOURNAL_LOSE)
-		r = c->loss == JOURNAL_KEEP ? cut_all(c) : cut_sectors(c);
+	r = c->loss == JOURNAL_KEEP ? cut_all(c) : cut_sectors(c);
 	return r ?: store_resize(c->out, size);
 }
 

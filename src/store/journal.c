@@ -123,6 +123,15 @@ static int journal_store_write(struct store *s, const void *buf, size_t len, uin
 		s, (struct journal_record){.kind = JOURNAL_WRITE, .off = off, .len = len}, buf);
 }
 
+static int journal_store_write_durable(struct store *s, const void *buf, size_t len, uint64_t off)
+{
+	return journal_record(
+		s,
+		(struct journal_record){
+			.kind = JOURNAL_WRITE, .durable = true, .off = off, .len = len},
+		buf);
+}
+
 static int journal_store_flush(struct store *s)
 {
 	return journal_record(s, (struct journal_record){.kind = JOURNAL_FLUSH}, NULL);
@@ -168,6 +177,7 @@ static const struct store_ops journal_ops = {
 	.close = journal_store_close,
 	.read = journal_store_read,
 	.write = journal_store_write,
+	.write_durable = journal_store_write_durable,
 	.flush = journal_store_flush,
 	.discard = journal_store_discard,
 	.zero = journal_store_zero,
@@ -284,7 +294,8 @@ const char *journal_describe(struct journal *j, size_t i, char *dst, size_t dst_
 		snprintf(dst, dst_size, "resize of disk %u from %llu to %llu bytes", rec->disk,
 			 (unsigned long long)rec->size_before, (unsigned long long)rec->size_after);
 	else
-		snprintf(dst, dst_size, "%s of %llu bytes at 0x%llx of disk %u", kinds[rec->kind],
+		snprintf(dst, dst_size, "%s%s of %llu bytes at 0x%llx of disk %u",
+			 rec->durable ? "durable " : "", kinds[rec->kind],
 			 (unsigned long long)rec->len, (unsigned long long)rec->off, rec->disk);
 	return dst;
 }

@@ -20,7 +20,8 @@
  * records, each sector that was changed since its disk's last flush holds one of the contents it
  * had since then, no matter which contents other sectors hold. So writes are lost, reordered and
  * torn; but a sector is never a mixture, and never has a later change without the earlier ones to
- * the same sector, as both a page cache and a drive's cache write the sector as it then is. The
+ * the same sector, as both a page cache and a drive's cache write the sector as it then is. A
+ *durable write has reached the disk when it returned, and with it a size that it lies inside. The
  * size is one more such cell; when a cut off part is durable, so is what cut it off: growing again
  * shows zeroes there.
  *
@@ -50,6 +51,7 @@ struct journal_record {
 	uint64_t off, len;		  /* RESIZE: what lies between the two sizes */
 	uint64_t size_before, size_after; /* of the disk */
 	void *data;			  /* WRITE */
+	bool durable;			  /* WRITE: by store_write_durable() */
 };
 
 struct journal;

@@ -95,6 +95,18 @@ int store_write(struct store *s, const void *buf, size_t len, uint64_t off)
 	return s->ops->write(s, buf, len, off);
 }
 
+int store_write_durable(struct store *s, const void *buf, size_t len, uint64_t off)
+{
+	int r = store_check_write(s, off, len);
+
+	if (r < 0 || len == 0)
+		return r;
+	if (s->ops->write_durable)
+		return s->ops->write_durable(s, buf, len, off);
+	r = s->ops->write(s, buf, len, off);
+	return r < 0 ? r : store_flush(s);
+}
+
 int store_flush(struct store *s)
 {
 	if (s->read_only || !s->ops->flush)

@@ -49,6 +49,10 @@ struct store_ops {
 	ssize_t (*read)(struct store *s, void *buf, size_t len, uint64_t off);
 	/* All or an error. Past the end the store grows where its kind can. */
 	int (*write)(struct store *s, const void *buf, size_t len, uint64_t off);
+	/* Like write, and these bytes can be read back after a power cut; nothing is said of others
+	 * that were written before. Cheaper than a flush where much else is unwritten. NULL: write
+	 * and flush. */
+	int (*write_durable)(struct store *s, const void *buf, size_t len, uint64_t off);
 	/* Data and the metadata needed to read it back are on stable storage. */
 	int (*flush)(struct store *s);
 	/* The range reads as zeroes and gives its space back. -EOPNOTSUPP where it cannot. */
@@ -85,6 +89,8 @@ ssize_t store_read(struct store *s, void *buf, size_t len, uint64_t off);
 int store_read_full(struct store *s, void *buf, size_t len, uint64_t off);
 /* A growing write past the end of a fixed store is -ENOSPC. */
 int store_write(struct store *s, const void *buf, size_t len, uint64_t off);
+/* On stable storage when it returns: these bytes, and a size of the store that they lie inside. */
+int store_write_durable(struct store *s, const void *buf, size_t len, uint64_t off);
 /* On a read-only store there is nothing to flush: 0. */
 int store_flush(struct store *s);
 /* What lies past the end of the store is left out of discard and zero; neither changes the size. */

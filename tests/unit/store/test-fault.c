@@ -109,6 +109,24 @@ static void test_half(void **state)
 	assert_memory_equal(buf, "\0\0cd....", 8);
 }
 
+/* A write and a flush: a rule for either makes it fail. */
+static void test_durable_write(void **state)
+{
+	static const unsigned ops[] = {FAULT_WRITE, FAULT_FLUSH};
+
+	for (size_t i = 0; i < ARRAY_SIZE(ops); i++) {
+		struct fault_rule rule = {.ops = ops[i], .times = 1, .error = -EIO};
+		_cleanup_store_ struct store *inner = NULL, *s = NULL;
+
+		assert_int_equal(store_memory_new("memory", MIB(1), &inner), 0);
+		assert_int_equal(store_fault_new(TAKE_PTR(inner), &s), 0);
+		assert_int_equal(store_fault_add(s, &rule), 0);
+		assert_int_equal(store_write_durable(s, "x", 1, 0), -EIO);
+		assert_int_equal(store_write_durable(s, "x", 1, 0), 0);
+		assert_int_equal(store_fault_calls(s, FAULT_WRITE), 2);
+	}
+}
+
 static void test_rules_add_up(void **state)
 {
 	_cleanup_store_ struct store *s = faulty();
@@ -143,6 +161,7 @@ int main(void)
 		cmocka_unit_test(test_for_ever_until_cleared),
 		cmocka_unit_test(test_range),
 		cmocka_unit_test(test_half),
+		cmocka_unit_test(test_durable_write),
 		cmocka_unit_test(test_rules_add_up),
 		cmocka_unit_test(test_stat_and_the_wrapper),
 	};

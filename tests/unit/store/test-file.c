@@ -69,6 +69,9 @@ static void test_read_and_write(void **state)
 		assert_int_equal(store_read(s, buf, 1000, (uint64_t)INT64_MAX - 1), 0);
 		assert_int_equal(store_write(s, "end", 3, MIB(2)), 0);
 		assert_int_equal(size_of(s), MIB(2) + 3);
+		assert_int_equal(store_write_durable(s, "more", 4, MIB(3)), 0);
+		assert_int_equal(store_read(s, buf, 1000, MIB(3)), 4);
+		assert_memory_equal(buf, "more", 4);
 	}
 }
 

@@ -258,6 +258,32 @@ static void test_flush_is_for_ever(void **state)
 }
 
 /* The size may come without the data, which then reads as zeroes, and the data without the size. */
+/* A durable write survives alone: not what was written before it, and a size that shows it. */
+static void test_durable_write(void **state)
+{
+	_cleanup_journal_ struct journal *j = journal_new();
+	_cleanup_store_ struct store *s = attach(j, 0);
+	uint8_t byte = 'd';
+	unsigned seen = 0;
+
+	write_char(s, 'a', SECTOR, 0);
+	assert_int_equal(store_resize(s, 8 * SECTOR), 0);
+	assert_int_equal(store_write_durable(s, &byte, 1, 8 * SECTOR - 1), 0);
+	write_char(s, 'b', SECTOR, 8 * SECTOR);
+	for (uint64_t seed = 0; seed < SEEDS; seed++) {
+		_cleanup_store_ struct store *after = cut(j, 0, 4, JOURNAL_TORN, seed);
+		_cleanup_store_ struct store *least = cut(j, 0, 4, JOURNAL_LOSE, seed);
+
+		assert_true(size_of(after) >= 8 * SECTOR);
+		assert_int_equal(char_at(after, 8 * SECTOR - 1), 'd');
+		seen |= char_at(after, 0) == 'a' ? 1 : 2;
+		assert_int_equal(size_of(least), 8 * SECTOR);
+		assert_int_equal(char_at(least, 0), 0);
+		assert_int_equal(char_at(least, 8 * SECTOR - 1), 'd');
+	}
+	assert_int_equal(seen, 3);
+}
+
 static void test_growth(void **state)
 {
 	_cleanup_journal_ struct journal *j = journal_new();
@@ -369,6 +395,7 @@ int main(void)
 		cmocka_unit_test(test_loss_reaches_all_outcomes),
 		cmocka_unit_test(test_a_sector_keeps_its_order),
 		cmocka_unit_test(test_flush_is_for_ever),
+		cmocka_unit_test(test_durable_write),
 		cmocka_unit_test(test_growth),
 		cmocka_unit_test(test_shrunk_and_grown),
 		cmocka_unit_test(test_disks_are_flushed_apart),
