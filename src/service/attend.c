@@ -83,6 +83,27 @@ static int attend_on_open(struct supervisor *s, const struct channel_msg *msg)
 	return attend_send(s, &answer, &fd, answer.error < 0 ? 0 : 1);
 }
 
+/* Enters us in the list of exports, before the mount: two that start at once must not both mount,
+ * and who unmounts us must find whom to wait for. */
+static int attend_claim(struct supervisor *s, struct diag *diag)
+{
+	const struct registry_entry entry = {
+		.pid = getpid(),
+		.image = s->image,
+		.target = s->target.path,
+		.format = s->opened.format,
+		.size = s->opened.size,
+		.read_only = s->config->read_only,
+	};
+	int r = registry_add(&entry, &s->own, diag);
+
+	if (r >= 0 || r == -EBUSY)
+		return r;
+	log_msg(LOG_WARNING, "%s: will be missing in the list of exports: %s", s->target.path,
+		diag->text);
+	return 0;
+}
+
 /* The image is good: now, and only now, the mount table is touched. */
 static int attend_mount(struct supervisor *s, struct diag *diag)
 {
@@ -126,7 +147,7 @@ static int attend_on_opened(struct supervisor *s, const struct channel_msg *msg)
 		s->opened = msg->opened;
 		diag_quote(s->opened.format, sizeof(s->opened.format), msg->opened.format,
 			   strlen(msg->opened.format));
-		if (attend_mount(s, &diag) < 0) {
+		if (attend_claim(s, &diag) < 0 || attend_mount(s, &diag) < 0) {
 			if (s->mounted)
 				supervisor_give_up(s, diag.error, diag.text);
 			else
@@ -144,19 +165,8 @@ static int attend_on_opened(struct supervisor *s, const struct channel_msg *msg)
 /* The first worker serves: the export exists, for us and for others. */
 static void attend_announce(struct supervisor *s)
 {
-	const struct registry_entry entry = {
-		.pid = getpid(),
-		.image = s->image,
-		.target = s->target.path,
-		.format = s->opened.format,
-		.size = s->opened.size,
-		.read_only = s->config->read_only,
-	};
 	struct diag diag = {0};
 
-	if (registry_add(&entry, &s->own, &diag) < 0)
-		log_msg(LOG_WARNING, "%s: will be missing in the list of exports: %s",
-			s->target.path, diag.text);
 	log_msg(LOG_INFO, "%s (%s) is mounted on %s", s->image, s->opened.format, s->target.path);
 	s->ready = true;
 	s->options->ready(s->options->ready_data, 0, &diag);
@@ -310,7 +320,7 @@ static void attend_restart(struct supervisor *s, uint64_t pause_us)
 		return;
 	if (diag.error < 0) {
 		log_msg(LOG_ERR, "%s: %s", s->image, diag.text);
-		pause_us = ATTEND_REOPEN_US << s->reopen_failures;
+		pause_us = (uint64_t)ATTEND_REOPEN_US << s->reopen_failures;
 		if (++s->reopen_failures > ATTEND_REOPEN_MAX) {
 			supervisor_give_up(s, diag.error, diag.text);
 			return;

@@ -254,8 +254,10 @@ static int registry_claim(int dir_fd, const char *target, struct diag *diag)
 	if (r < 0)
 		return diag_errno(diag, r, "Cannot read the list of exports");
 	if (r > 0) {
-		r = diag_set(diag, -EBUSY, "%s shows %s already (process %d)", target, other.image,
-			     (int)other.pid);
+		r = diag_set(diag, -EBUSY,
+			     "%s is taken: process %d serves %s there, or still writes the last "
+			     "of it",
+			     target, (int)other.pid, other.image);
 		registry_entry_done(&other);
 	}
 	return r;
