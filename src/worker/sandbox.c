@@ -37,7 +37,7 @@ static struct sandbox_ids sandbox_find_ids(void)
 	return (struct sandbox_ids){user->pw_uid, user->pw_gid};
 }
 
-static int sandbox_limit(int resource, rlim_t max, struct diag *diag)
+static int sandbox_limit(__rlimit_resource_t resource, rlim_t max, struct diag *diag)
 {
 	struct rlimit limit;
 

@@ -18,6 +18,7 @@
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -245,6 +246,7 @@ struct thread_state {
 	pthread_barrier_t ready;
 	int event_fd;
 	int interrupted;
+	atomic_bool left;
 };
 
 /* Allocates enough for an arena of its own, and is then woken out of a blocking read. */
@@ -264,6 +266,7 @@ static void *thread_main(void *data)
 		free(p[i - 1]);
 	pthread_barrier_wait(&t->ready);
 	t->interrupted = read(t->event_fd, &value, sizeof(value)) < 0 && errno == EINTR;
+	atomic_store(&t->left, true);
 	return data;
 }
 
@@ -272,10 +275,11 @@ static int check_threads(int arg)
 	struct sigaction sa = {.sa_handler = wakeup};
 	struct thread_state t[4];
 	pthread_t thread[4];
-	struct timespec pause = {.tv_nsec = 20000000};
+	const struct timespec pause = {.tv_nsec = 5000000};
 
 	sigaction(SIGUSR1, &sa, NULL);
 	for (size_t i = 0; i < 4; i++) {
+		atomic_init(&t[i].left, false);
 		t[i].event_fd = eventfd(0, EFD_CLOEXEC);
 		pthread_barrier_init(&t[i].ready, NULL, 2);
 		if (t[i].event_fd < 0 || pthread_create(&thread[i], NULL, thread_main, &t[i]) != 0)
@@ -285,8 +289,11 @@ static int check_threads(int arg)
 		void *ret = NULL;
 
 		pthread_barrier_wait(&t[i].ready);
-		clock_nanosleep(CLOCK_MONOTONIC, 0, &pause, NULL);
-		pthread_kill(thread[i], SIGUSR1);
+		/* Repeated: the first may come before the thread waits */
+		while (!atomic_load(&t[i].left)) {
+			pthread_kill(thread[i], SIGUSR1);
+			clock_nanosleep(CLOCK_MONOTONIC, 0, &pause, NULL);
+		}
 		if (pthread_join(thread[i], &ret) != 0 || ret != &t[i] || !t[i].interrupted)
 			return CHILD_WRONG;
 	}
