@@ -79,21 +79,30 @@ void rig_free(struct rig *rig)
 	free(rig);
 }
 
-size_t rig_compose(void *buf, uint64_t unique, uint32_t opcode, uint64_t node, const void *arg,
-		   size_t arg_len, const void *data, size_t data_len)
+size_t rig_compose(void *buf, uint64_t unique, uint32_t opcode, uint64_t node,
+		   struct rig_bytes bytes)
 {
 	struct fuse_in_header *in = buf;
 	uint8_t *p = (uint8_t *)(in + 1);
 
-	*in = (struct fuse_in_header){.len = (uint32_t)(sizeof(*in) + arg_len + data_len),
-				      .opcode = opcode,
-				      .unique = unique,
-				      .nodeid = node};
-	if (arg_len > 0)
-		memcpy(p, arg, arg_len);
-	if (data_len > 0)
-		memcpy(p + arg_len, data, data_len);
+	*in = (struct fuse_in_header){
+		.len = (uint32_t)(sizeof(*in) + bytes.arg_len + bytes.data_len),
+		.opcode = opcode,
+		.unique = unique,
+		.nodeid = node};
+	if (bytes.arg_len > 0)
+		memcpy(p, bytes.arg, bytes.arg_len);
+	if (bytes.data_len > 0)
+		memcpy(p + bytes.arg_len, bytes.data, bytes.data_len);
 	return in->len;
+}
+
+size_t rig_compose_write(void *buf, uint64_t unique, uint64_t off, const char *text)
+{
+	const struct fuse_write_in in = {.offset = off, .size = (uint32_t)strlen(text)};
+
+	return rig_compose(buf, unique, FUSE_WRITE, 1,
+			   (struct rig_bytes){&in, sizeof(in), text, strlen(text)});
 }
 
 int rig_answer(struct rig *rig)
@@ -113,11 +122,10 @@ int rig_answer(struct rig *rig)
 	return rig->head.error;
 }
 
-static int rig_call_data(struct rig *rig, uint32_t opcode, uint64_t node, const void *arg,
-			 size_t arg_len, const void *data, size_t data_len)
+static int rig_call_bytes(struct rig *rig, uint32_t opcode, uint64_t node, struct rig_bytes bytes)
 {
 	uint64_t unique = rig->unique += 2;
-	size_t len = rig_compose(rig->rq.buf, unique, opcode, node, arg, arg_len, data, data_len);
+	size_t len = rig_compose(rig->rq.buf, unique, opcode, node, bytes);
 	int r;
 
 	atomic_store(&rig->rq.slot->state, SLOT_OPEN);
@@ -131,14 +139,15 @@ static int rig_call_data(struct rig *rig, uint32_t opcode, uint64_t node, const 
 
 int rig_call(struct rig *rig, uint32_t opcode, uint64_t node, const void *arg, size_t arg_len)
 {
-	return rig_call_data(rig, opcode, node, arg, arg_len, NULL, 0);
+	return rig_call_bytes(rig, opcode, node, (struct rig_bytes){arg, arg_len});
 }
 
 int rig_write(struct rig *rig, uint64_t node, uint64_t off, const void *data, uint32_t len)
 {
 	const struct fuse_write_in in = {.offset = off, .size = len};
 
-	return rig_call_data(rig, FUSE_WRITE, node, &in, sizeof(in), data, len);
+	return rig_call_bytes(rig, FUSE_WRITE, node,
+			      (struct rig_bytes){&in, sizeof(in), data, len});
 }
 
 int rig_read(struct rig *rig, uint64_t node, uint64_t off, uint32_t len)

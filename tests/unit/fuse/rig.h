@@ -57,9 +57,19 @@ void rig_open_image(struct rig *rig, unsigned slots);
 void rig_free(struct rig *rig);
 void rig_log(void *data, int level, int error, uint64_t off, const char *text);
 
-/* Puts a request into rq->buf; its length. */
-size_t rig_compose(void *buf, uint64_t unique, uint32_t opcode, uint64_t node, const void *arg,
-		   size_t arg_len, const void *data, size_t data_len);
+/* What stands behind the header of a request. */
+struct rig_bytes {
+	const void *arg;
+	size_t arg_len;
+	const void *data;
+	size_t data_len;
+};
+
+/* Puts a request into buf; its length. */
+size_t rig_compose(void *buf, uint64_t unique, uint32_t opcode, uint64_t node,
+		   struct rig_bytes bytes);
+/* A WRITE of a text to the root. */
+size_t rig_compose_write(void *buf, uint64_t unique, uint64_t off, const char *text);
 /* Takes an answer from the socket: its error (<= 0), or RIG_NO_ANSWER. */
 int rig_answer(struct rig *rig);
 /* Composes, handles, answers. */

@@ -188,7 +188,8 @@ static void test_write_size_lies(void **state)
 
 	for (size_t i = 0; i < ARRAY_SIZE(sizes); i++) {
 		const struct fuse_write_in in = {.size = sizes[i]};
-		size_t len = rig_compose(rig->rq.buf, 9, FUSE_WRITE, 1, &in, sizeof(in), "abcd", 4);
+		size_t len = rig_compose(rig->rq.buf, 9, FUSE_WRITE, 1,
+					 (struct rig_bytes){&in, sizeof(in), "abcd", 4});
 
 		assert_int_equal(ops_handle(&rig->rq, len), 0);
 		assert_int_equal(rig_answer(rig), -EIO);

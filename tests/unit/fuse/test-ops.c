@@ -122,7 +122,8 @@ static void test_length_lies(void **state)
 	const uint32_t lies[] = {0, sizeof(*in), 57, UINT32_MAX};
 
 	for (size_t i = 0; i < ARRAY_SIZE(lies); i++) {
-		size_t len = rig_compose(in, 8, FUSE_GETATTR, 1, &arg, sizeof(arg), NULL, 0);
+		size_t len =
+			rig_compose(in, 8, FUSE_GETATTR, 1, (struct rig_bytes){&arg, sizeof(arg)});
 
 		in->len = lies[i];
 		assert_int_equal(ops_handle(&rig->rq, len), 0);
@@ -173,13 +174,6 @@ static void test_failure_is_told(void **state)
 
 /* --- replay --- */
 
-static size_t compose_write(struct rig *rig, uint64_t unique, uint64_t off, const char *text)
-{
-	const struct fuse_write_in in = {.offset = off, .size = (uint32_t)strlen(text)};
-
-	return rig_compose(rig->rq.buf, unique, FUSE_WRITE, 1, &in, sizeof(in), text, strlen(text));
-}
-
 static void assert_disk(struct rig *rig, uint64_t off, const char *text)
 {
 	char buf[64] = {};
@@ -192,7 +186,7 @@ static void test_replay_nothing(void **state)
 {
 	struct rig *rig = *state;
 
-	compose_write(rig, 0, 0, "lost");
+	rig_compose_write(rig->rq.buf, 0, 0, "lost");
 	atomic_store(&rig->rq.slot->state, SLOT_DONE);
 	assert_int_equal(ops_replay(&rig->rq), 0);
 	assert_int_equal(rig_answer(rig), RIG_NO_ANSWER);
@@ -202,7 +196,7 @@ static void test_replay_open_is_executed(void **state)
 {
 	struct rig *rig = *state;
 
-	compose_write(rig, 50, 3, "again");
+	rig_compose_write(rig->rq.buf, 50, 3, "again");
 	assert_int_equal(ops_replay(&rig->rq), 0);
 	assert_int_equal(rig_answer(rig), 0);
 	assert_int_equal(rig->head.unique, 50);
@@ -215,7 +209,7 @@ static void test_replay_open_is_executed(void **state)
 static void test_replay_done_is_only_answered(void **state)
 {
 	struct rig *rig = *state;
-	size_t len = compose_write(rig, 52, 0, "old");
+	size_t len = rig_compose_write(rig->rq.buf, 52, 0, "old");
 
 	assert_int_equal(ops_handle(&rig->rq, len), 0);
 	assert_int_equal(rig_answer(rig), 0);
@@ -233,7 +227,7 @@ static void test_replay_done_is_only_answered(void **state)
 static void test_replay_done_error(void **state)
 {
 	struct rig *rig = *state;
-	size_t len = compose_write(rig, 54, RIG_SIZE, "outside");
+	size_t len = rig_compose_write(rig->rq.buf, 54, RIG_SIZE, "outside");
 
 	assert_int_equal(ops_handle(&rig->rq, len), 0);
 	assert_int_equal(rig_answer(rig), -ENOSPC);
@@ -263,7 +257,7 @@ static void test_replay_of_garbage(void **state)
 	const uint32_t reply_lens[] = {0, 15, SLOT_REPLY_MAX + 1, UINT32_MAX};
 
 	for (size_t i = 0; i < ARRAY_SIZE(lens); i++) {
-		compose_write(rig, 60, 0, "x");
+		rig_compose_write(rig->rq.buf, 60, 0, "x");
 		in->len = lens[i];
 		assert_int_equal(ops_replay(&rig->rq), 0);
 		assert_int_equal(rig_answer(rig), -EIO);

@@ -110,9 +110,8 @@ static bool ended(struct fixture *f, int ms)
 
 static void ask_write(struct fixture *f, unsigned i, uint64_t unique, const char *text)
 {
-	const struct fuse_write_in in = {.offset = i * 100, .size = (uint32_t)strlen(text)};
 	uint8_t buf[4096];
-	size_t len = rig_compose(buf, unique, FUSE_WRITE, 1, &in, sizeof(in), text, strlen(text));
+	size_t len = rig_compose_write(buf, unique, i * 100, text);
 
 	assert_int_equal(write(f->kernel[i], buf, len), len);
 }
@@ -217,10 +216,7 @@ static void test_broken_fd(void **state)
 /* Leaves a WRITE in slot i as a killed worker would. */
 static void leave_write(struct fixture *f, unsigned i, uint64_t unique, const char *text)
 {
-	const struct fuse_write_in in = {.offset = i * 100, .size = (uint32_t)strlen(text)};
-
-	rig_compose(slots_request(&f->slots, i), unique, FUSE_WRITE, 1, &in, sizeof(in), text,
-		    strlen(text));
+	rig_compose_write(slots_request(&f->slots, i), unique, i * 100, text);
 }
 
 static void leave_done(struct fixture *f, unsigned i, uint64_t unique)
