@@ -21,7 +21,8 @@ enum {
 	SECTORS = DISK / SECTOR,
 	WRITES = 48,
 	FLUSH_EVERY = 8,
-	CUTS = 12,
+	CUTS = 12,	 /* that QEMU judges as well, which takes its time */
+	CUTS_READ = 120, /* that only we read */
 };
 
 /* What the journal knows of a run. */
@@ -91,6 +92,30 @@ static void assert_flushed(struct history *h, struct disk *d, size_t k)
 				 h->flushes[f].at);
 }
 
+/* A point for a cut. Just before a flush most is in flight, so every second is such a point. */
+static size_t random_cut(struct history *h, uint64_t *seed)
+{
+	size_t n = journal_length(h->j), k = (size_t)(random_next(seed) % (n + 1));
+
+	if (random_next(seed) % 2)
+		while (k < n && journal_at(h->j, k)->kind != JOURNAL_FLUSH)
+			k++;
+	return k;
+}
+
+/* What we make of it alone. */
+static void judge_read(struct history *h, size_t k, enum journal_loss loss, uint64_t seed)
+{
+	struct store *after;
+	struct diag diag = {0};
+	struct disk d;
+
+	assert_int_equal(journal_cut(h->j, 0, k, loss, seed, &after), 0);
+	assert_int_equal(disk_open_store(&d, after, "qcow2", false, &diag), 0);
+	assert_flushed(h, &d, k);
+	disk_close(&d);
+}
+
 static void judge(struct history *h, size_t k, enum journal_loss loss, uint64_t seed)
 {
 	struct store *after;
@@ -110,6 +135,19 @@ static void judge(struct history *h, size_t k, enum journal_loss loss, uint64_t 
 	assert_int_equal(disk_open_store(&d, after, "qcow2", true, &diag), 0);
 	assert_flushed(h, &d, k);
 	disk_close(&d);
+}
+
+/* The header changes when the refcount table grows: rare, so every time is looked at. */
+static void judge_growth(struct history *h, uint64_t *seed)
+{
+	for (size_t i = 0; i < journal_length(h->j); i++) {
+		const struct journal_record *r = journal_at(h->j, i);
+
+		if (r->kind != JOURNAL_WRITE || r->off >= SECTOR)
+			continue;
+		judge(h, i + 1, JOURNAL_DROP, random_next(seed));
+		judge(h, i + 1, JOURNAL_TORN, random_next(seed));
+	}
 }
 
 static void crash(const char *shape, const char *prepare)
@@ -133,11 +171,13 @@ static void crash(const char *shape, const char *prepare)
 	disk_close(&d);
 
 	for (int i = 0; i < CUTS; i++) {
-		size_t k = (size_t)(random_next(&seed) % (journal_length(j) + 1));
-
-		judge(h, k, JOURNAL_DROP, random_next(&seed));
-		judge(h, k, JOURNAL_TORN, random_next(&seed));
+		judge(h, random_cut(h, &seed), JOURNAL_DROP, random_next(&seed));
+		judge(h, random_cut(h, &seed), JOURNAL_TORN, random_next(&seed));
 	}
+	for (int i = 0; i < CUTS_READ; i++)
+		judge_read(h, random_cut(h, &seed), i % 2 ? JOURNAL_DROP : JOURNAL_TORN,
+			   random_next(&seed));
+	judge_growth(h, &seed);
 	for (size_t f = 0; f < h->n_flushes; f++)
 		judge(h, h->flushes[f].at, JOURNAL_LOSE, 0);
 	judge(h, journal_length(j), JOURNAL_LOSE, 0);
