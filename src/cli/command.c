@@ -183,6 +183,36 @@ int command_parse(struct command *c, const struct verb *v, char **args, struct d
 	return 0;
 }
 
+enum {
+	HELP_COLUMN = 28, /* where the right column begins */
+	HELP_WIDTH = 79,
+};
+
+/* "  left    text", text wrapped in its column; a left that is too long stands on its own line. */
+static void command_help_row(FILE *f, const char *left, const char *text)
+{
+	int at = fprintf(f, "  %s", left);
+	const char *separator = "";
+
+	if (at >= HELP_COLUMN)
+		at = fprintf(f, "\n") - 1;
+	fprintf(f, "%*s", HELP_COLUMN - at, "");
+	at = HELP_COLUMN;
+	while (*text) {
+		int len = (int)strcspn(text, " ");
+
+		if (*separator && at + 1 + len > HELP_WIDTH) {
+			fprintf(f, "\n%*s", HELP_COLUMN, "");
+			at = HELP_COLUMN;
+			separator = "";
+		}
+		at += fprintf(f, "%s%.*s", separator, len, text);
+		separator = " ";
+		text += len + (text[len] == ' ');
+	}
+	fputc('\n', f);
+}
+
 static void command_help_option(FILE *f, const struct command_option *o)
 {
 	char left[64], letter[8] = "    ";
@@ -191,7 +221,7 @@ static void command_help_option(FILE *f, const struct command_option *o)
 		snprintf(letter, sizeof(letter), "-%c, ", o->letter);
 	snprintf(left, sizeof(left), "%s--%s%s%s", letter, o->name, o->value ? "=" : "",
 		 o->value ?: "");
-	fprintf(f, "  %-28s %s\n", left, o->help);
+	command_help_row(f, left, o->help);
 }
 
 const char *const command_all_keys[] = {NULL};
@@ -218,10 +248,7 @@ static void command_help_key(void *data, const char *key, const char *values, co
 	if (!command_has_key(h->keys, key))
 		return;
 	snprintf(left, sizeof(left), "%s=%s", key, values);
-	if (strlen(left) <= 28)
-		fprintf(h->f, "  %-28s %s\n", left, help);
-	else
-		fprintf(h->f, "  %s\n  %-28s %s\n", left, "", help);
+	command_help_row(h->f, left, help);
 }
 
 void command_help_verb(FILE *f, const struct verb *v)
@@ -250,10 +277,10 @@ void command_help(FILE *f)
 		char left[64];
 
 		snprintf(left, sizeof(left), "%s %s", verbs[i].name, verbs[i].words);
-		fprintf(f, "  %-28s %s\n", left, verbs[i].help);
+		command_help_row(f, left, verbs[i].help);
 	}
-	fprintf(f, "\nOptions:\n"
-		   "  -h, --help                   Show this text; behind a command, its options\n"
-		   "      --version                Show the version\n"
-		   "\nMore in the manual page, fuseimg(1).\n");
+	fprintf(f, "\nOptions:\n");
+	command_help_row(f, "-h, --help", "Show this text; behind a command, its options");
+	command_help_row(f, "    --version", "Show the version");
+	fprintf(f, "\nMore in the manual page, fuseimg(1).\n");
 }

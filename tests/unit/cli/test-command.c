@@ -202,6 +202,36 @@ static void print_general(FILE *f, const struct verb *v)
 	command_help(f);
 }
 
+/* Rows are wrapped: not wider than a terminal, and text as it was but for the line breaks. */
+static void assert_narrow(const char *text)
+{
+	for (const char *p = text; *p; p += strcspn(p, "\n") + 1)
+		assert_true(strcspn(p, "\n") < 80);
+}
+
+static bool has_words(const char *text, const char *words)
+{
+	size_t len = strcspn(words, " ");
+	_cleanup_free_ char *first = strndup(words, len);
+
+	/* the first word stands in the right column, the others follow it */
+	for (const char *p = text; (p = strstr(p, first)); p++) {
+		const char *have = p, *want = words;
+
+		while (*want && *have == *want) {
+			have++;
+			want++;
+			if (*want == ' ' && *have == '\n') {
+				have += 1 + strspn(have + 1, " ");
+				want++;
+			}
+		}
+		if (!*want)
+			return true;
+	}
+	return false;
+}
+
 static void test_help_names_everything(void **state)
 {
 	_cleanup_free_ char *general = printed(print_general, NULL);
@@ -209,12 +239,14 @@ static void test_help_names_everything(void **state)
 	for (size_t i = 0; verbs[i].name; i++) {
 		_cleanup_free_ char *text = printed(command_help_verb, &verbs[i]);
 
-		assert_non_null(strstr(general, verbs[i].help));
+		assert_narrow(text);
+		assert_true(has_words(general, verbs[i].help));
 		assert_non_null(strstr(text, verbs[i].words));
 		assert_non_null(strstr(text, "--help"));
 		for (size_t o = 0; o < COMMAND_OPTIONS_MAX && verbs[i].options[o]; o++)
-			assert_non_null(strstr(text, verbs[i].options[o]->help));
+			assert_true(has_words(text, verbs[i].options[o]->help));
 	}
+	assert_narrow(general);
 }
 
 #define TEST(f) cmocka_unit_test_setup_teardown(f, test_setup, test_teardown)
