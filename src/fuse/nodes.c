@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <time.h>
 
 #include "base/checked.h"
 
@@ -24,11 +25,11 @@ static const struct node_entry {
 
 static const int64_t node_second = 1000000000;
 
-enum node node_by_id(const struct export *ex, uint64_t id)
+enum node node_by_id(const struct share *share, uint64_t id)
 {
 	if (id == NODE_ID_ROOT)
-		return ex->config.directory ? NODE_DIRECTORY : NODE_DISK;
-	if (!ex->config.directory)
+		return share->config.directory ? NODE_DIRECTORY : NODE_DISK;
+	if (!share->config.directory)
 		return NODE_NONE;
 	if (id == NODE_ID_DISK)
 		return NODE_DISK;
@@ -43,9 +44,9 @@ const char *node_name(unsigned index, uint64_t *ret_id)
 	return node_entries[index].name;
 }
 
-uint64_t node_lookup(const struct export *ex, uint64_t parent, const char *name, size_t len)
+uint64_t node_lookup(const struct share *share, uint64_t parent, const char *name, size_t len)
 {
-	if (node_by_id(ex, parent) != NODE_DIRECTORY)
+	if (node_by_id(share, parent) != NODE_DIRECTORY)
 		return 0;
 	for (size_t i = 0; i < ARRAY_SIZE(node_entries); i++)
 		if (strlen(node_entries[i].name) == len &&
@@ -55,11 +56,11 @@ uint64_t node_lookup(const struct export *ex, uint64_t parent, const char *name,
 }
 
 /* Where the attributes that clients set are kept. */
-static struct slots_attr *node_kept(struct export *ex, enum node node)
+static struct slots_attr *node_kept(struct share *share, enum node node)
 {
 	_Static_assert((int)NODE_STATUS <= (int)SLOTS_NODES_MAX, "each node has its attributes");
 
-	return &ex->slots.head->attr[node - 1];
+	return &share->slots.head->attr[node - 1];
 }
 
 static uint64_t node_attr_second(int64_t ns)
@@ -77,29 +78,29 @@ static uint32_t node_attr_nsec(int64_t ns)
 }
 
 /* What would be said of the node if nobody had set anything. */
-static int node_attr_default(struct export *ex, enum node node, struct fuse_attr *a)
+static int node_attr_default(struct share *share, enum node node, struct fuse_attr *a)
 {
-	uint32_t mode = ex->config.mode & NODE_MODE_BITS;
+	uint32_t mode = share->config.mode & NODE_MODE_BITS;
 	struct store_stat st;
 	int r;
 
-	r = image_stat(ex->image, &st);
+	r = image_stat(share->image, &st);
 	if (r < 0)
 		return r;
 	a->mtime = a->atime = (uint64_t)st.mtime.tv_sec;
 	a->mtimensec = a->atimensec = (uint32_t)st.mtime.tv_nsec;
 	a->ctime = (uint64_t)st.ctime.tv_sec;
 	a->ctimensec = (uint32_t)st.ctime.tv_nsec;
-	a->uid = ex->config.uid;
-	a->gid = ex->config.gid;
+	a->uid = share->config.uid;
+	a->gid = share->config.gid;
 	a->nlink = 1;
 	a->blksize = NODE_BLOCK_MIN;
-	if (ex->read_only)
+	if (share->read_only)
 		mode &= ~(uint32_t)NODE_MODE_WRITE;
 	switch (node) {
 	case NODE_DISK:
 		a->mode = S_IFREG | mode;
-		a->size = image_size(ex->image);
+		a->size = image_size(share->image);
 		a->blocks = div_round_up(st.allocated, 512);
 		a->blksize = (uint32_t)min_u64(max_u64(st.block, NODE_BLOCK_MIN), NODE_BLOCK_MAX);
 		break;
@@ -107,7 +108,7 @@ static int node_attr_default(struct export *ex, enum node node, struct fuse_attr
 		char text[STATUS_MAX];
 
 		a->mode = S_IFREG | (mode & ~(uint32_t)NODE_MODE_WRITE);
-		a->size = status_text(ex, text, sizeof(text));
+		a->size = status_text(share, text, sizeof(text));
 		a->blocks = div_round_up(a->size, 512);
 		break;
 	}
@@ -122,12 +123,12 @@ static int node_attr_default(struct export *ex, enum node node, struct fuse_attr
 	return 0;
 }
 
-static void node_attr_kept(struct export *ex, enum node node, struct fuse_attr *a)
+static void node_attr_kept(struct share *share, enum node node, struct fuse_attr *a)
 {
-	const struct slots_attr *kept = node_kept(ex, node);
+	const struct slots_attr *kept = node_kept(share, node);
 	uint32_t set;
 
-	mutex_lock(&ex->attr_lock);
+	mutex_lock(&share->attr_lock);
 	set = atomic_load_explicit(&kept->set, memory_order_relaxed);
 	if (set & FATTR_MODE)
 		a->mode = (a->mode & S_IFMT) | kept->mode;
@@ -147,28 +148,28 @@ static void node_attr_kept(struct export *ex, enum node node, struct fuse_attr *
 		a->ctime = node_attr_second(kept->ctime_ns);
 		a->ctimensec = node_attr_nsec(kept->ctime_ns);
 	}
-	mutex_unlock(&ex->attr_lock);
+	mutex_unlock(&share->attr_lock);
 }
 
-int node_attr(struct export *ex, uint64_t id, struct fuse_attr *ret)
+int node_attr(struct share *share, uint64_t id, struct fuse_attr *ret)
 {
-	enum node node = node_by_id(ex, id);
+	enum node node = node_by_id(share, id);
 	struct fuse_attr a = {.ino = id};
 	int r;
 
 	if (node == NODE_NONE)
 		return -ENOENT;
-	r = node_attr_default(ex, node, &a);
+	r = node_attr_default(share, node, &a);
 	if (r < 0)
 		return r;
-	node_attr_kept(ex, node, &a);
+	node_attr_kept(share, node, &a);
 	*ret = a;
 	return 0;
 }
 
-uint64_t node_attr_valid(const struct export *ex, uint64_t id)
+uint64_t node_attr_valid(const struct share *share, uint64_t id)
 {
-	return node_by_id(ex, id) == NODE_STATUS ? 0 : 1;
+	return node_by_id(share, id) == NODE_STATUS ? 0 : 1;
 }
 
 static int64_t node_now(void)
@@ -195,17 +196,17 @@ static bool node_time(uint64_t sec, uint32_t nsec, bool now, int64_t *ret)
 	return true;
 }
 
-int node_set_attr(struct export *ex, uint64_t id, const struct fuse_setattr_in *in)
+int node_set_attr(struct share *share, uint64_t id, const struct fuse_setattr_in *in)
 {
 	const uint32_t kept_bits = FATTR_MODE | FATTR_UID | FATTR_GID | FATTR_ATIME | FATTR_MTIME;
-	enum node node = node_by_id(ex, id);
+	enum node node = node_by_id(share, id);
 	struct slots_attr *kept;
 	int64_t atime = 0, mtime = 0;
 
 	if (node == NODE_NONE)
 		return -ENOENT;
 	if ((in->valid & FATTR_MODE) && (in->mode & NODE_MODE_WRITE) &&
-	    (ex->read_only || node == NODE_STATUS))
+	    (share->read_only || node == NODE_STATUS))
 		return -EROFS;
 	if ((in->valid & FATTR_ATIME) &&
 	    !node_time(in->atime, in->atimensec, in->valid & FATTR_ATIME_NOW, &atime))
@@ -216,8 +217,8 @@ int node_set_attr(struct export *ex, uint64_t id, const struct fuse_setattr_in *
 	if (!(in->valid & kept_bits))
 		return 0;
 
-	kept = node_kept(ex, node);
-	mutex_lock(&ex->attr_lock);
+	kept = node_kept(share, node);
+	mutex_lock(&share->attr_lock);
 	if (in->valid & FATTR_MODE)
 		kept->mode = in->mode & NODE_MODE_BITS;
 	if (in->valid & FATTR_UID)
@@ -231,13 +232,13 @@ int node_set_attr(struct export *ex, uint64_t id, const struct fuse_setattr_in *
 	kept->ctime_ns = node_now();
 	/* Last, so that a successor never takes a value for set that is not there yet */
 	atomic_fetch_or(&kept->set, in->valid & kept_bits);
-	mutex_unlock(&ex->attr_lock);
+	mutex_unlock(&share->attr_lock);
 	return 0;
 }
 
-void node_touched(struct export *ex)
+void node_touched(struct share *share)
 {
-	struct slots_attr *kept = node_kept(ex, NODE_DISK);
+	struct slots_attr *kept = node_kept(share, NODE_DISK);
 
 	if (atomic_load_explicit(&kept->set, memory_order_relaxed) & FATTR_MTIME)
 		atomic_fetch_and(&kept->set, ~(uint32_t)FATTR_MTIME);

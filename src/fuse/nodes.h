@@ -11,7 +11,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "fuse/export.h"
+#include "fuse/share.h"
 #include "session/abi.h"
 
 enum node {
@@ -27,24 +27,24 @@ enum {
 	NODE_ID_STATUS = 3,
 };
 
-enum node node_by_id(const struct export *ex, uint64_t id);
+enum node node_by_id(const struct share *share, uint64_t id);
 /* Names of the directory, in READDIR's order; NULL behind the last. *ret_id: the node. */
 const char *node_name(unsigned index, uint64_t *ret_id);
 /* The id behind a name in the directory, 0: none. */
-uint64_t node_lookup(const struct export *ex, uint64_t parent, const char *name, size_t len);
+uint64_t node_lookup(const struct share *share, uint64_t parent, const char *name, size_t len);
 
 /* The attributes of the node that id names. 0 or -errno. */
-int node_attr(struct export *ex, uint64_t id, struct fuse_attr *ret);
+int node_attr(struct share *share, uint64_t id, struct fuse_attr *ret);
 /* How long the kernel may believe them, in seconds. */
-uint64_t node_attr_valid(const struct export *ex, uint64_t id);
+uint64_t node_attr_valid(const struct share *share, uint64_t id);
 
 /* Takes mode, owner and times of a SETATTR (not the size). */
-int node_set_attr(struct export *ex, uint64_t id, const struct fuse_setattr_in *in);
+int node_set_attr(struct share *share, uint64_t id, const struct fuse_setattr_in *in);
 /* The disk's content has changed: its mtime is the image's again. Cheap; called for each write. */
-void node_touched(struct export *ex);
+void node_touched(struct share *share);
 
 /* The text of the status file, of the same length for the whole session. Bytes, without the NUL. */
-size_t status_text(struct export *ex, char *buf, size_t size);
+size_t status_text(struct share *share, char *buf, size_t size);
 enum {
 	STATUS_MAX = 8192,
 };

@@ -20,19 +20,19 @@ static const uint64_t ops_off_max = INT64_MAX;
 
 static bool ops_on(const struct request *rq, enum node node)
 {
-	return node_by_id(rq->ex, rq->in->nodeid) == node;
+	return node_by_id(rq->share, rq->in->nodeid) == node;
 }
 
 /* Did the image shrink under a range that was inside it? */
 static bool ops_shrunk(const struct request *rq, int r, uint64_t end)
 {
-	return r == -EINVAL && end > image_size(rq->ex->image);
+	return r == -EINVAL && end > image_size(rq->share->image);
 }
 
 static int ops_read_status(struct request *rq, const struct fuse_read_in *in)
 {
 	char text[STATUS_MAX];
-	size_t len = status_text(rq->ex, text, sizeof(text));
+	size_t len = status_text(rq->share, text, sizeof(text));
 
 	if (in->offset >= len)
 		return 0;
@@ -47,11 +47,11 @@ static int ops_read_disk(struct request *rq, const struct fuse_read_in *in)
 	int r;
 
 	do {
-		size = image_size(rq->ex->image);
+		size = image_size(rq->share->image);
 		if (in->offset >= size)
 			return 0;
 		len = min_u64(in->size, size - in->offset);
-		r = image_read(rq->ex->image, rq->payload, len, in->offset);
+		r = image_read(rq->share->image, rq->payload, len, in->offset);
 	} while (ops_shrunk(rq, r, in->offset + len));
 	if (r < 0)
 		return ops_failed_at(rq, r, in->offset, len, "reading");
@@ -79,7 +79,7 @@ static int ops_may_change(const struct request *rq, uint64_t off, uint64_t len)
 {
 	if (!ops_on(rq, NODE_DISK))
 		return -EBADF;
-	if (rq->ex->read_only)
+	if (rq->share->read_only)
 		return -EROFS;
 	return range_inside(off, len, ops_off_max) ? 0 : -EFBIG;
 }
@@ -87,9 +87,9 @@ static int ops_may_change(const struct request *rq, uint64_t off, uint64_t len)
 /* Makes the disk reach to end, where it may. 0 also where it may not. */
 static int ops_reach(struct request *rq, uint64_t end)
 {
-	if (!rq->ex->config.growable || end <= image_size(rq->ex->image))
+	if (!rq->share->config.growable || end <= image_size(rq->share->image))
 		return 0;
-	return export_grow(rq->ex, end);
+	return share_grow(rq->share, end);
 }
 
 int ops_write(struct request *rq)
@@ -109,16 +109,16 @@ int ops_write(struct request *rq)
 			r = 0;
 		if (r < 0)
 			return ops_failed(rq, r);
-		size = image_size(rq->ex->image);
+		size = image_size(rq->share->image);
 		if (in->offset >= size)
 			return in->size ? -ENOSPC : 0;
 		len = min_u64(in->size, size - in->offset);
-		r = len ? image_write(rq->ex->image, in + 1, len, in->offset) : 0;
+		r = len ? image_write(rq->share->image, in + 1, len, in->offset) : 0;
 	} while (ops_shrunk(rq, r, in->offset + len));
 	if (r < 0)
 		return ops_failed_at(rq, r, in->offset, len, "writing");
 	OPS_ANSWER(rq, struct fuse_write_out)->size = (uint32_t)len;
-	node_touched(rq->ex);
+	node_touched(rq->share);
 	ops_count(&rq->slot->counters.writes, 1);
 	ops_count(&rq->slot->counters.write_bytes, len);
 	return 0;
@@ -154,11 +154,11 @@ static int ops_change_range(struct request *rq, const struct ops_range *range,
 	int r;
 
 	do {
-		size = image_size(rq->ex->image);
+		size = image_size(rq->share->image);
 		if (in->offset >= size)
 			return 0;
 		len = min_u64(in->length, size - in->offset);
-		r = range->change(rq->ex->image, in->offset, len);
+		r = range->change(rq->share->image, in->offset, len);
 	} while (ops_shrunk(rq, r, in->offset + len));
 	if (r == -EOPNOTSUPP)
 		return r;
@@ -183,7 +183,7 @@ int ops_fallocate(struct request *rq)
 		return -EINVAL;
 	end = in->offset + in->length;
 	if (!(in->mode & FALLOC_FL_KEEP_SIZE)) {
-		if (!rq->ex->config.growable && end > image_size(rq->ex->image))
+		if (!rq->share->config.growable && end > image_size(rq->share->image))
 			return -ENOSPC;
 		r = ops_reach(rq, end);
 		if (r < 0)
@@ -192,7 +192,7 @@ int ops_fallocate(struct request *rq)
 	r = ops_change_range(rq, range, in);
 	if (r < 0)
 		return r;
-	node_touched(rq->ex);
+	node_touched(rq->share);
 	if (range->mode)
 		ops_count(&rq->slot->counters.discards, 1);
 	return 0;
@@ -208,13 +208,13 @@ int ops_lseek(struct request *rq)
 		return -EINVAL;
 	if (in->whence != SEEK_DATA && in->whence != SEEK_HOLE)
 		return -EINVAL;
-	if (in->offset >= image_size(rq->ex->image))
+	if (in->offset >= image_size(rq->share->image))
 		return -ENXIO;
-	r = image_seek(rq->ex->image, in->offset, in->whence == SEEK_DATA, &off);
+	r = image_seek(rq->share->image, in->offset, in->whence == SEEK_DATA, &off);
 	if (r == -ENXIO)
 		return r;
 	if (r < 0)
-		return ops_failed_at(rq, r, in->offset, image_size(rq->ex->image) - in->offset,
+		return ops_failed_at(rq, r, in->offset, image_size(rq->share->image) - in->offset,
 				     "looking for data or holes in");
 	OPS_ANSWER(rq, struct fuse_lseek_out)->offset = off;
 	return 0;
@@ -224,11 +224,11 @@ int ops_fsync(struct request *rq)
 {
 	int r;
 
-	if (rq->ex->read_only || ops_on(rq, NODE_STATUS))
+	if (rq->share->read_only || ops_on(rq, NODE_STATUS))
 		return 0;
-	r = image_flush(rq->ex->image);
+	r = image_flush(rq->share->image);
 	if (r < 0)
-		return ops_failed_at(rq, r, UINT64_MAX, image_size(rq->ex->image),
+		return ops_failed_at(rq, r, UINT64_MAX, image_size(rq->share->image),
 				     "flushing the disk of");
 	ops_count(&rq->slot->counters.flushes, 1);
 	return 0;
@@ -249,14 +249,14 @@ int ops_fsync(struct request *rq)
  * disk was opened directly, a later open starts with an empty cache (no KEEP_CACHE). The host's
  * cache still has the bytes.
  */
-static uint32_t ops_open_flags(struct export *ex, uint32_t flags)
+static uint32_t ops_open_flags(struct share *share, uint32_t flags)
 {
 	const uint32_t direct = FOPEN_DIRECT_IO | FOPEN_PARALLEL_DIRECT_WRITES;
-	_Atomic uint32_t *direct_opened = &ex->slots.head->direct_opened;
+	_Atomic uint32_t *direct_opened = &share->slots.head->direct_opened;
 
-	if (!ex->config.page_cache)
+	if (!share->config.page_cache)
 		return direct;
-	if ((flags & O_DIRECT) && (ex->granted.flags & FUSE_DIRECT_IO_ALLOW_MMAP)) {
+	if ((flags & O_DIRECT) && (share->granted.flags & FUSE_DIRECT_IO_ALLOW_MMAP)) {
 		atomic_store(direct_opened, 1);
 		return direct;
 	}
@@ -276,9 +276,9 @@ int ops_open(struct request *rq)
 	}
 	if (!ops_on(rq, NODE_DISK))
 		return ops_on(rq, NODE_DIRECTORY) ? -EISDIR : -ENOENT;
-	if (writes && rq->ex->read_only)
+	if (writes && rq->share->read_only)
 		return -EROFS;
 	/* O_TRUNC is ignored, as by a block device */
-	OPS_ANSWER(rq, struct fuse_open_out)->open_flags = ops_open_flags(rq->ex, in->flags);
+	OPS_ANSWER(rq, struct fuse_open_out)->open_flags = ops_open_flags(rq->share, in->flags);
 	return 0;
 }

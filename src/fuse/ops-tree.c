@@ -15,16 +15,16 @@ enum {
 	OPS_NAME_MAX = 255,
 };
 
-static int ops_entry(struct export *ex, uint64_t id, struct fuse_entry_out *ret)
+static int ops_entry(struct share *share, uint64_t id, struct fuse_entry_out *ret)
 {
-	int r = node_attr(ex, id, &ret->attr);
+	int r = node_attr(share, id, &ret->attr);
 
 	if (r < 0)
 		return r;
 	ret->nodeid = id;
 	ret->generation = 0;
 	ret->entry_valid = OPS_ENTRY_VALID;
-	ret->attr_valid = node_attr_valid(ex, id);
+	ret->attr_valid = node_attr_valid(share, id);
 	ret->entry_valid_nsec = ret->attr_valid_nsec = 0;
 	return 0;
 }
@@ -36,18 +36,18 @@ int ops_lookup(struct request *rq)
 
 	if (len == rq->arg_len)
 		return -EIO;
-	id = node_lookup(rq->ex, rq->in->nodeid, rq->arg, len);
+	id = node_lookup(rq->share, rq->in->nodeid, rq->arg, len);
 	if (id == 0)
 		return -ENOENT;
-	return ops_entry(rq->ex, id, OPS_ANSWER(rq, struct fuse_entry_out));
+	return ops_entry(rq->share, id, OPS_ANSWER(rq, struct fuse_entry_out));
 }
 
 static int ops_answer_attr(struct request *rq)
 {
 	struct fuse_attr_out *out = OPS_ANSWER(rq, struct fuse_attr_out);
 
-	out->attr_valid = node_attr_valid(rq->ex, rq->in->nodeid);
-	return node_attr(rq->ex, rq->in->nodeid, &out->attr);
+	out->attr_valid = node_attr_valid(rq->share, rq->in->nodeid);
+	return node_attr(rq->share, rq->in->nodeid, &out->attr);
 }
 
 int ops_getattr(struct request *rq)
@@ -59,22 +59,22 @@ static int ops_set_size(struct request *rq, uint64_t size)
 {
 	int r;
 
-	if (node_by_id(rq->ex, rq->in->nodeid) != NODE_DISK)
+	if (node_by_id(rq->share, rq->in->nodeid) != NODE_DISK)
 		return -EPERM;
-	if (rq->ex->read_only)
+	if (rq->share->read_only)
 		return -EROFS;
-	if (size == image_size(rq->ex->image))
+	if (size == image_size(rq->share->image))
 		return 0;
-	if (!rq->ex->config.growable)
+	if (!rq->share->config.growable)
 		return -EPERM;
 	if (size > INT64_MAX)
 		return -EFBIG;
-	r = export_resize(rq->ex, size);
+	r = share_resize(rq->share, size);
 	if (r == -EOPNOTSUPP)
 		return r;
 	if (r < 0)
 		return ops_failed(rq, r);
-	node_touched(rq->ex);
+	node_touched(rq->share);
 	return 0;
 }
 
@@ -89,7 +89,7 @@ int ops_setattr(struct request *rq)
 		if (r < 0)
 			return r;
 	}
-	r = node_set_attr(rq->ex, rq->in->nodeid, in);
+	r = node_set_attr(rq->share, rq->in->nodeid, in);
 	if (r < 0)
 		return r;
 	return ops_answer_attr(rq);
@@ -97,7 +97,7 @@ int ops_setattr(struct request *rq)
 
 int ops_opendir(struct request *rq)
 {
-	if (node_by_id(rq->ex, rq->in->nodeid) != NODE_DIRECTORY)
+	if (node_by_id(rq->share, rq->in->nodeid) != NODE_DIRECTORY)
 		return -ENOTDIR;
 	OPS_ANSWER(rq, struct fuse_open_out)->open_flags = FOPEN_CACHE_DIR | FOPEN_KEEP_CACHE;
 	return 0;
@@ -112,9 +112,9 @@ static const char *ops_dir_entry(unsigned index, uint64_t *ret_id)
 	return node_name(index - 2, ret_id);
 }
 
-static uint32_t ops_dir_type(const struct export *ex, uint64_t id)
+static uint32_t ops_dir_type(const struct share *share, uint64_t id)
 {
-	return node_by_id(ex, id) == NODE_DIRECTORY ? 4 /* DT_DIR */ : 8 /* DT_REG */;
+	return node_by_id(share, id) == NODE_DIRECTORY ? 4 /* DT_DIR */ : 8 /* DT_REG */;
 }
 
 /*
@@ -129,7 +129,7 @@ static int ops_fill_dir(struct request *rq, bool plus)
 	const char *name;
 	uint64_t id;
 
-	if (node_by_id(rq->ex, rq->in->nodeid) != NODE_DIRECTORY)
+	if (node_by_id(rq->share, rq->in->nodeid) != NODE_DIRECTORY)
 		return -ENOTDIR;
 	for (uint64_t i = in->offset; i < UINT32_MAX; i++) {
 		uint8_t *p = rq->payload + rq->payload_len;
@@ -145,7 +145,7 @@ static int ops_fill_dir(struct request *rq, bool plus)
 			break;
 		memset(p, 0, all);
 		if (plus && i >= 2) {
-			int r = ops_entry(rq->ex, id, (void *)p);
+			int r = ops_entry(rq->share, id, (void *)p);
 
 			if (r < 0)
 				return r;
@@ -153,7 +153,7 @@ static int ops_fill_dir(struct request *rq, bool plus)
 		d->ino = id;
 		d->off = i + 1;
 		d->namelen = (uint32_t)len;
-		d->type = ops_dir_type(rq->ex, id);
+		d->type = ops_dir_type(rq->share, id);
 		memcpy(d->name, name, len);
 		rq->payload_len += all;
 	}
@@ -178,12 +178,12 @@ int ops_statfs(struct request *rq)
 	uint64_t used;
 	int r;
 
-	r = image_stat(rq->ex->image, &image);
+	r = image_stat(rq->share->image, &image);
 	if (r < 0)
 		return ops_failed(rq, r);
 	used = div_round_up(image.allocated, OPS_STATFS_BLOCK);
 	st->bsize = st->frsize = OPS_STATFS_BLOCK;
-	st->blocks = div_round_up(image_size(rq->ex->image), OPS_STATFS_BLOCK);
+	st->blocks = div_round_up(image_size(rq->share->image), OPS_STATFS_BLOCK);
 	st->bfree = st->bavail = st->blocks - min_u64(used, st->blocks);
 	st->files = 1;
 	st->namelen = OPS_NAME_MAX;

@@ -76,7 +76,7 @@ static const struct op ops_table[ABI_OP_MAX] = {
 	[ABI_OP_TMPFILE] = {.error = EPERM},
 };
 
-int request_init(struct request *rq, struct export *ex, unsigned i, int fd)
+int request_init(struct request *rq, struct share *share, unsigned i, int fd)
 {
 	void *p = mmap(NULL, SLOT_DATA_MAX, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1,
 		       0);
@@ -84,9 +84,9 @@ int request_init(struct request *rq, struct export *ex, unsigned i, int fd)
 	if (p == MAP_FAILED)
 		return -errno;
 	*rq = (struct request){
-		.ex = ex,
-		.slot = slots_at(&ex->slots, i),
-		.buf = slots_request(&ex->slots, i),
+		.share = share,
+		.slot = slots_at(&share->slots, i),
+		.buf = slots_request(&share->slots, i),
 		.payload = p,
 		.fd = fd,
 	};
@@ -133,10 +133,10 @@ int ops_failed(struct request *rq, int error)
 
 int ops_failed_at(struct request *rq, int error, uint64_t off, uint64_t len, const char *what)
 {
-	const char *damage = error == -EUCLEAN ? image_damage(rq->ex->image) : NULL;
+	const char *damage = error == -EUCLEAN ? image_damage(rq->share->image) : NULL;
 
-	export_log(rq->ex, error, off, "%s %llu bytes%s%s", what, (unsigned long long)len,
-		   damage ? ": " : "", damage ?: "");
+	share_log(rq->share, error, off, "%s %llu bytes%s%s", what, (unsigned long long)len,
+		  damage ? ": " : "", damage ?: "");
 	return ops_failed(rq, error);
 }
 

@@ -14,7 +14,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "fuse/export.h"
+#include "fuse/share.h"
 #include "session/abi.h"
 
 enum {
@@ -24,7 +24,7 @@ enum {
 
 /* One per thread, reused for all its requests. */
 struct request {
-	struct export *ex;
+	struct share *share;
 	struct slot *slot;
 	void *buf;	  /* the request as it was read, SLOT_REQUEST_MAX bytes */
 	uint8_t *payload; /* SLOT_DATA_MAX bytes, page-aligned: what READ answers */
@@ -39,8 +39,8 @@ struct request {
 	size_t payload_len; /* goes out instead of answer */
 };
 
-/* Memory of a request; slot i of ex, answered on fd. */
-int request_init(struct request *rq, struct export *ex, unsigned i, int fd);
+/* Memory of a request; slot i of share, answered on fd. */
+int request_init(struct request *rq, struct share *share, unsigned i, int fd);
 void request_done(struct request *rq);
 
 /* Executes the request of len bytes in rq->buf, and answers it. 0, or the errno of an answer that

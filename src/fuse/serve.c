@@ -22,7 +22,7 @@ struct serve_thread {
 };
 
 struct serve {
-	struct export ex;
+	struct share share;
 	int ended_fd;
 	_Atomic bool stop;
 	_Atomic int error;	/* the first that ended a thread */
@@ -94,8 +94,8 @@ static int serve_requests(struct serve *s, struct request *rq)
 		}
 		r = ops_handle(rq, (size_t)n);
 		if (r < 0)
-			export_log(&s->ex, r, UINT64_MAX, "answering a request of type %u",
-				   rq->in ? rq->in->opcode : 0);
+			share_log(&s->share, r, UINT64_MAX, "answering a request of type %u",
+				  rq->in ? rq->in->opcode : 0);
 	}
 	serve_idle(rq);
 	return 0;
@@ -116,7 +116,8 @@ static void serve_replay(struct serve *s, struct request *rq)
 	int r = ops_replay(rq);
 
 	if (r < 0)
-		export_log(&s->ex, r, UINT64_MAX, "answering a request that the last worker left");
+		share_log(&s->share, r, UINT64_MAX,
+			  "answering a request that the last worker left");
 	serve_idle(rq);
 }
 
@@ -141,7 +142,7 @@ static int serve_replay_rest(struct serve *s, const struct serve_options *o, uns
 {
 	for (unsigned i = first; i < o->n; i++) {
 		struct request rq;
-		int r = request_init(&rq, &s->ex, i, o->thread_fds[i]);
+		int r = request_init(&rq, &s->share, i, o->thread_fds[i]);
 
 		if (r < 0)
 			return r;
@@ -192,7 +193,7 @@ int serve_stop(struct serve *s)
 	for (unsigned i = 0; i < s->n; i++)
 		request_done(&s->threads[i].rq);
 	r = atomic_load(&s->error);
-	export_done(&s->ex);
+	share_done(&s->share);
 	if (s->ended_fd >= 0)
 		close(s->ended_fd);
 	free(s);
@@ -206,7 +207,7 @@ static int serve_start_thread(struct serve *s, const struct serve_options *o)
 	int r;
 
 	t->s = s;
-	r = request_init(&t->rq, &s->ex, s->n, o->thread_fds[s->n]);
+	r = request_init(&t->rq, &s->share, s->n, o->thread_fds[s->n]);
 	if (r < 0)
 		return r;
 	r = serve_create_thread(t);
@@ -248,14 +249,14 @@ int serve_start(const struct serve_options *o, struct serve **ret, struct diag *
 	if (!s)
 		return diag_errno(diag, -ENOMEM, "serving");
 	s->ended_fd = -1;
-	r = export_init(&s->ex, o, diag);
+	r = share_init(&s->share, o, diag);
 	if (r < 0) {
 		free(s);
 		return r;
 	}
-	if (o->n == 0 || o->n != s->ex.slots.n)
+	if (o->n == 0 || o->n != s->share.slots.n)
 		r = diag_set(diag, -EINVAL, "%u connections, but memory for %u requests", o->n,
-			     s->ex.slots.n);
+			     s->share.slots.n);
 	else if ((r = serve_start_threads(s, o, threads)) < 0)
 		diag_errno(diag, r, "starting %u threads", threads);
 	if (r < 0) {

@@ -25,8 +25,8 @@
 
 /*
  * A sentence for the journal: level is a syslog priority, error a negative errno (0: none), off the
- * guest offset (UINT64_MAX: none). Called from serving threads, several at once; the rate is
- * limited by the caller.
+ * guest offset (UINT64_MAX: none). Called from serving threads, several at once, for each request
+ * that failed: a broken image makes many of them, so the function must limit their rate.
  */
 typedef void (*serve_log_fn)(void *data, int level, int error, uint64_t off, const char *text);
 

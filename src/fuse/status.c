@@ -25,33 +25,38 @@ static size_t status_number(char *buf, size_t size, const char *key, uint64_t va
 	return min_u64((uint64_t)n, size - 1);
 }
 
-size_t status_text(struct export *ex, char *buf, size_t size)
+size_t status_text(struct share *share, char *buf, size_t size)
 {
 	char name[STATUS_MAX / 2];
 	struct store_stat st = {};
 	struct slots_sum sum;
 	size_t len = 0;
 
-	slots_sum(&ex->slots, &sum);
-	(void)image_stat(ex->image, &st);
+	slots_sum(&share->slots, &sum);
+	(void)image_stat(share->image, &st);
 	{
 		const struct {
 			const char *key;
 			uint64_t value;
 		} numbers[] = {
-			{"size", image_size(ex->image)},  {"allocated", st.allocated},
-			{"threads", ex->slots.n},	  {"reads", sum.reads},
-			{"read_bytes", sum.read_bytes},	  {"writes", sum.writes},
-			{"write_bytes", sum.write_bytes}, {"flushes", sum.flushes},
-			{"discards", sum.discards},	  {"other_requests", sum.others},
+			{"size", image_size(share->image)},
+			{"allocated", st.allocated},
+			{"threads", share->slots.n},
+			{"reads", sum.reads},
+			{"read_bytes", sum.read_bytes},
+			{"writes", sum.writes},
+			{"write_bytes", sum.write_bytes},
+			{"flushes", sum.flushes},
+			{"discards", sum.discards},
+			{"other_requests", sum.others},
 			{"errors", sum.errors},
 		};
 
-		diag_quote(name, sizeof(name), ex->image->name, strlen(ex->image->name));
+		diag_quote(name, sizeof(name), share->image->name, strlen(share->image->name));
 		len += status_line(buf + len, size - len, "image", name);
-		len += status_line(buf + len, size - len, "format", ex->image->format->name);
+		len += status_line(buf + len, size - len, "format", share->image->format->name);
 		len += status_line(buf + len, size - len, "read_only",
-				   ex->read_only ? "yes" : "no");
+				   share->read_only ? "yes" : "no");
 		for (size_t i = 0; i < ARRAY_SIZE(numbers); i++)
 			len += status_number(buf + len, size - len, numbers[i].key,
 					     numbers[i].value);

@@ -61,15 +61,15 @@ void rig_open(struct rig *rig)
 					 .n = 1,
 					 .log = rig_log,
 					 .log_data = rig};
-	assert_int_equal(export_init(&rig->ex, &options, NULL), 0);
-	assert_int_equal(request_init(&rig->rq, &rig->ex, 0, rig->device), 0);
+	assert_int_equal(share_init(&rig->share, &options, NULL), 0);
+	assert_int_equal(request_init(&rig->rq, &rig->share, 0, rig->device), 0);
 }
 
 void rig_free(struct rig *rig)
 {
-	if (rig->rq.ex) {
+	if (rig->rq.share) {
 		request_done(&rig->rq);
-		export_done(&rig->ex);
+		share_done(&rig->share);
 	}
 	if (rig->image)
 		assert_int_equal(image_close(rig->image), 0);

@@ -32,7 +32,7 @@ struct rig {
 	struct session_granted granted;
 	int slots_fd;
 	int kernel, device; /* the test's end, and the export's */
-	struct export ex;
+	struct share share;
 	struct request rq;
 	uint64_t unique;
 

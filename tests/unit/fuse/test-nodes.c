@@ -58,11 +58,11 @@ static void test_ids(void **state)
 	struct rig *rig = *state;
 	uint64_t id;
 
-	assert_int_equal(node_by_id(&rig->ex, 1), NODE_DIRECTORY);
-	assert_int_equal(node_by_id(&rig->ex, 2), NODE_DISK);
-	assert_int_equal(node_by_id(&rig->ex, 3), NODE_STATUS);
-	assert_int_equal(node_by_id(&rig->ex, 0), NODE_NONE);
-	assert_int_equal(node_by_id(&rig->ex, UINT64_MAX), NODE_NONE);
+	assert_int_equal(node_by_id(&rig->share, 1), NODE_DIRECTORY);
+	assert_int_equal(node_by_id(&rig->share, 2), NODE_DISK);
+	assert_int_equal(node_by_id(&rig->share, 3), NODE_STATUS);
+	assert_int_equal(node_by_id(&rig->share, 0), NODE_NONE);
+	assert_int_equal(node_by_id(&rig->share, UINT64_MAX), NODE_NONE);
 	assert_string_equal(node_name(0, &id), "disk");
 	assert_null(node_name(2, &id));
 	assert_null(node_name(UINT32_MAX, &id));
@@ -98,15 +98,15 @@ static void test_attributes_survive_the_worker(void **state)
 					      .config = &rig->config,
 					      .granted = &rig->granted,
 					      .slots_fd = rig->slots_fd};
-	struct export next;
+	struct share next;
 	struct fuse_attr a;
 
 	assert_int_equal(
 		set_attr(rig, 1, (struct fuse_setattr_in){.valid = FATTR_MODE, .mode = 0644}), 0);
-	assert_int_equal(export_init(&next, &options, NULL), 0);
+	assert_int_equal(share_init(&next, &options, NULL), 0);
 	assert_int_equal(node_attr(&next, 1, &a), 0);
 	assert_int_equal(a.mode, S_IFREG | 0644);
-	export_done(&next);
+	share_done(&next);
 }
 
 static void test_times(void **state)

@@ -396,7 +396,7 @@ static void test_open_direct_on_old_kernel(void **state)
 	struct rig *rig = *state;
 	uint32_t flags = 0;
 
-	rig->ex.granted.flags = 0;
+	rig->share.granted.flags = 0;
 	assert_int_equal(open_(rig, 1, O_RDWR | O_DIRECT, &flags), 0);
 	assert_int_equal(flags, FOPEN_KEEP_CACHE);
 }
@@ -406,7 +406,7 @@ static void test_open_uncached(void **state)
 	struct rig *rig = *state;
 	uint32_t flags = 0;
 
-	rig->ex.config.page_cache = false;
+	rig->share.config.page_cache = false;
 	assert_int_equal(open_(rig, 1, O_RDONLY, &flags), 0);
 	assert_int_equal(flags, FOPEN_DIRECT_IO | FOPEN_PARALLEL_DIRECT_WRITES);
 }

@@ -146,7 +146,7 @@ static void test_counters(void **state)
 	rig_call(rig, FUSE_FSYNC, 1, &fsync, sizeof(fsync));
 	rig_call(rig, FUSE_STATFS, 1, NULL, 0);
 	rig_call(rig, 9999, 1, NULL, 0);
-	slots_sum(&rig->ex.slots, &sum);
+	slots_sum(&rig->share.slots, &sum);
 	assert_int_equal(sum.reads, 2);
 	assert_int_equal(sum.read_bytes, 1010);
 	assert_int_equal(sum.writes, 1);
@@ -168,7 +168,7 @@ static void test_failure_is_told(void **state)
 	assert_string_equal(rig->log_text, "reading 512 bytes: Structure needs cleaning");
 	assert_int_equal(ops_failed(&rig->rq, -ENOSPC), -ENOSPC);
 	assert_int_equal(ops_failed(&rig->rq, -EINVAL), -EIO);
-	slots_sum(&rig->ex.slots, &sum);
+	slots_sum(&rig->share.slots, &sum);
 	assert_int_equal(sum.errors, 3);
 }
 

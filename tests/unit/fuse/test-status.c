@@ -29,7 +29,7 @@ static void test_text(void **state)
 	size_t len;
 
 	rig_write(rig, NODE_ID_DISK, 0, "abc", 3);
-	len = status_text(&rig->ex, text, sizeof(text));
+	len = status_text(&rig->share, text, sizeof(text));
 	assert_int_equal(strlen(text), len);
 	assert_non_null(strstr(text, "image: memory\n"));
 	assert_non_null(strstr(text, "format: raw\n"));
@@ -45,11 +45,11 @@ static void test_length_is_constant(void **state)
 {
 	struct rig *rig = *state;
 	char text[STATUS_MAX];
-	size_t before = status_text(&rig->ex, text, sizeof(text));
+	size_t before = status_text(&rig->share, text, sizeof(text));
 
 	rig->rq.slot->counters.read_bytes = UINT64_MAX;
 	rig->rq.slot->counters.others = 123456;
-	assert_int_equal(status_text(&rig->ex, text, sizeof(text)), before);
+	assert_int_equal(status_text(&rig->share, text, sizeof(text)), before);
 }
 
 static void test_small_buffer(void **state)
@@ -59,7 +59,7 @@ static void test_small_buffer(void **state)
 
 	for (size_t size = 1; size < 200; size++) {
 		memset(text, 'x', sizeof(text));
-		assert_true(status_text(&rig->ex, text, size) < size);
+		assert_true(status_text(&rig->share, text, size) < size);
 		assert_int_equal(text[size], 'x');
 	}
 }

@@ -23,45 +23,29 @@ static void test_log(void **state)
 {
 	struct rig *rig = *state;
 
-	export_log(&rig->ex, -ENOSPC, 77, "writing %d things", 3);
+	share_log(&rig->share, -ENOSPC, 77, "writing %d things", 3);
 	assert_int_equal(rig->logged, 1);
 	assert_int_equal(rig->log_error, -ENOSPC);
 	assert_int_equal(rig->log_off, 77);
 	assert_string_equal(rig->log_text, "writing 3 things: No space left on device");
 }
 
-static void test_log_is_limited(void **state)
-{
-	struct rig *rig = *state;
-
-	for (int i = 0; i < 1000; i++)
-		export_log(&rig->ex, -EIO, 0, "x");
-	assert_true(rig->logged >= 5 && rig->logged <= 20);
-
-	/* the next window says how many were kept back */
-	mutex_lock(&rig->ex.log_rate.lock);
-	rig->ex.log_rate.window -= 3600;
-	mutex_unlock(&rig->ex.log_rate.lock);
-	export_log(&rig->ex, -EIO, 0, "y");
-	assert_string_equal(rig->log_text, "y: Input/output error (990 more failures before it)");
-}
-
 static void test_grow_never_shrinks(void **state)
 {
 	struct rig *rig = *state;
 
-	assert_int_equal(export_grow(&rig->ex, RIG_SIZE + 1), 0);
+	assert_int_equal(share_grow(&rig->share, RIG_SIZE + 1), 0);
 	assert_int_equal(image_size(rig->image), RIG_SIZE + 1);
-	assert_int_equal(export_grow(&rig->ex, 10), 0);
+	assert_int_equal(share_grow(&rig->share, 10), 0);
 	assert_int_equal(image_size(rig->image), RIG_SIZE + 1);
-	assert_int_equal(export_resize(&rig->ex, 10), 0);
+	assert_int_equal(share_resize(&rig->share, 10), 0);
 	assert_int_equal(image_size(rig->image), 10);
 }
 
 static void test_full_host(void **state)
 {
 	struct rig *rig = *state;
-	int r = export_grow(&rig->ex, RIG_LIMIT + 1);
+	int r = share_grow(&rig->share, RIG_LIMIT + 1);
 
 	assert_true(r < 0);
 	assert_int_equal(image_size(rig->image), RIG_SIZE);
@@ -73,7 +57,6 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(test_log, set_up, tear_down),
-		cmocka_unit_test_setup_teardown(test_log_is_limited, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_grow_never_shrinks, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_full_host, set_up, tear_down),
 	};
