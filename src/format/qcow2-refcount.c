@@ -86,12 +86,19 @@ static int qcow2_piece_read(struct qcow2 *q, uint64_t cluster, struct qcow2_piec
 	return 0;
 }
 
-/* Writes the bytes that hold refcounts [i, i + n) of a piece. */
+/* The bytes of a piece that hold refcounts [i, i + n). */
+static void qcow2_piece_bytes(const struct qcow2 *q, uint64_t i, uint64_t n, uint64_t *ret_from,
+			      uint64_t *ret_to)
+{
+	*ret_from = (i << q->refcount_order) / 8;
+	*ret_to = div_round_up((i + n) << q->refcount_order, 8);
+}
+
 static int qcow2_piece_write(struct qcow2 *q, const struct qcow2_piece *p, uint64_t i, uint64_t n)
 {
-	uint64_t from = (i << q->refcount_order) / 8;
-	uint64_t to = div_round_up((i + n) << q->refcount_order, 8);
+	uint64_t from, to;
 
+	qcow2_piece_bytes(q, i, n, &from, &to);
 	return store_write(q->img->store, p->bytes + from, to - from, p->host_off + from);
 }
 
@@ -161,8 +168,10 @@ static int qcow2_refcount_need_block(struct qcow2 *q, uint64_t cluster, uint64_t
 
 	while (r == 0 && index >= q->reftable_entries)
 		r = qcow2_reftable_grow(q);
-	if (r == 0 && !q->reftable[index])
+	if (r == 0 && !q->reftable[index]) {
+		q->reftable_dirty = true;
 		r = qcow2_reftable_add_blocks(q, index, most);
+	}
 	return r;
 }
 
@@ -195,6 +204,41 @@ int qcow2_refcount_claim(struct qcow2 *q, uint64_t most, struct qcow2_run *ret)
 		return 0;
 	}
 	return -ENOSPC;
+}
+
+/* A file is as long as its last durable byte asks for. */
+static int qcow2_refcount_harden_size(struct qcow2 *q, const struct qcow2_run *run)
+	REQUIRES(q->refcount_lock)
+{
+	uint64_t end = (run->first + run->n) << q->cluster_bits;
+	int r;
+
+	if (end <= q->durable_end)
+		return 0;
+	/* Nobody has the cluster yet, and it reads as zeroes */
+	r = store_write_durable(q->img->store, "", 1, end - 1);
+	if (r == 0)
+		q->durable_end = end;
+	return r;
+}
+
+int qcow2_refcount_harden(struct qcow2 *q, const struct qcow2_run *run)
+{
+	uint64_t end = run->first + run->n;
+	struct qcow2_piece p;
+	int r = qcow2_refcount_harden_size(q, run);
+
+	for (uint64_t at = run->first; r == 0 && at < end; at = p.first + p.n) {
+		uint64_t from, to;
+
+		r = qcow2_piece_read(q, at, &p);
+		if (r < 0)
+			break;
+		qcow2_piece_bytes(q, at - p.first, min_u64(end, p.first + p.n) - at, &from, &to);
+		r = store_write_durable(q->img->store, p.bytes + from, to - from,
+					p.host_off + from);
+	}
+	return r;
 }
 
 /* Lowers refcounts [i, i + n) of a piece; none goes below 0. */

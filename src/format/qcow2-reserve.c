@@ -25,21 +25,21 @@
 
 enum {
 	QCOW2_POOL_RUNS = 256, /* a refill gathers no more: the search through them is linear */
+	QCOW2_HARDEN_RUNS = 2, /* more than these are made durable by a flush */
 };
 
-/* Zeroes what was used before. */
+/* Zeroes what was used before; a flush must follow. */
 static void qcow2_reserve_zero(struct qcow2 *q, struct qcow2_run *run)
 {
-	if (run->fresh)
-		return;
 	/* Where that fails it stays as it is, and whoever gets it will fill it */
 	run->fresh = store_zero(q->img->store, run->first << q->cluster_bits,
 				run->n << q->cluster_bits) == 0;
 }
 
-/* Claims up to `want` clusters in any number of runs. */
-static int qcow2_reserve_claim(struct qcow2 *q, uint64_t want, struct qcow2_runs *ret)
-	REQUIRES(q->refcount_lock)
+/* Claims up to `want` clusters in any number of runs. *ret_soft: one of them is not as it was on
+ * stable storage but for its refcount. */
+static int qcow2_reserve_claim(struct qcow2 *q, uint64_t want, struct qcow2_runs *ret,
+			       bool *ret_soft) REQUIRES(q->refcount_lock)
 {
 	uint64_t got = 0;
 
@@ -51,7 +51,10 @@ static int qcow2_reserve_claim(struct qcow2 *q, uint64_t want, struct qcow2_runs
 			r = qcow2_refcount_claim(q, want - got, &run);
 		if (r < 0)
 			return got > 0 ? 0 : r;
-		qcow2_reserve_zero(q, &run);
+		if (!run.fresh) {
+			qcow2_reserve_zero(q, &run);
+			*ret_soft = true;
+		}
 		qcow2_runs_add(ret, &run);
 		got += run.n;
 	}
@@ -66,16 +69,35 @@ static void qcow2_reserve_lower(struct qcow2 *q, const struct qcow2_runs *runs)
 		qcow2_refcount_lower(q, &runs->at[i]);
 }
 
+/* A flush writes back the guest's bytes as well, which is much more than a batch in one piece, the
+ * common one, needs. */
+static int qcow2_reserve_harden(struct qcow2 *q, const struct qcow2_runs *runs, bool soft)
+	REQUIRES(q->refcount_lock)
+{
+	int r = 0;
+
+	if (soft || q->reftable_dirty || runs->n > QCOW2_HARDEN_RUNS) {
+		r = store_flush(q->img->store);
+		if (r == 0)
+			q->reftable_dirty = false;
+		return r;
+	}
+	for (size_t i = 0; r == 0 && i < runs->n; i++)
+		r = qcow2_refcount_harden(q, &runs->at[i]);
+	return r;
+}
+
 /* A batch, durable. */
 static int qcow2_reserve_batch(struct qcow2 *q, uint64_t want, struct qcow2_runs *ret)
 	EXCLUDES(q->refcount_lock)
 {
+	bool soft = false;
 	int r;
 
 	mutex_lock(&q->refcount_lock);
-	r = qcow2_reserve_claim(q, want, ret);
+	r = qcow2_reserve_claim(q, want, ret, &soft);
 	if (r == 0)
-		r = store_flush(q->img->store);
+		r = qcow2_reserve_harden(q, ret, soft);
 	if (r < 0)
 		qcow2_reserve_lower(q, ret);
 	mutex_unlock(&q->refcount_lock);

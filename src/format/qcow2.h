@@ -138,7 +138,10 @@ struct qcow2 {
 	uint64_t *reftable GUARDED_BY(refcount_lock); /* NULL until open_write */
 	uint64_t reftable_offset GUARDED_BY(refcount_lock);
 	uint64_t reftable_entries GUARDED_BY(refcount_lock);
-	uint64_t scan_from GUARDED_BY(refcount_lock);  /* no cluster below is free */
+	uint64_t durable_end GUARDED_BY(refcount_lock); /* a power cut leaves the file this long */
+	bool reftable_dirty
+		GUARDED_BY(refcount_lock);	      /* it names blocks that a flush must follow */
+	uint64_t scan_from GUARDED_BY(refcount_lock); /* no cluster below is free */
 	uint64_t fresh_from GUARDED_BY(refcount_lock); /* free clusters from here on are fresh */
 	uint64_t cluster_limit; /* no cluster at or above can be had. Constant after open_write */
 	bool reftable_lost GUARDED_BY(refcount_lock); /* two tables, and no telling which is read */
@@ -194,6 +197,9 @@ int qcow2_unpack(struct image *img, const struct extent *ext, void *buf);
  */
 int qcow2_refcount_claim(struct qcow2 *q, uint64_t most, struct qcow2_run *ret)
 	REQUIRES(q->refcount_lock);
+/* Makes the refcounts of a claimed run of zeroes, and a file that is long enough for it, durable.
+ * Not the blocks that hold them: see reftable_dirty. */
+int qcow2_refcount_harden(struct qcow2 *q, const struct qcow2_run *run) REQUIRES(q->refcount_lock);
 /* One reference to each is gone. Goes on behind an error: what is not lowered is leaked. */
 int qcow2_refcount_lower(struct qcow2 *q, const struct qcow2_run *run) REQUIRES(q->refcount_lock);
 /* True where each has a refcount of 1 or more; -EUCLEAN or -EIO where that cannot be read. */
