@@ -287,6 +287,80 @@ static void test_unsendable_answer(void **state)
 	assert_int_equal(rig_read(rig, 1, 0, 90000), -EIO);
 }
 
+/* --- anything --- */
+
+enum { RANDOM_REQUESTS = 30000, RANDOM_ARG_MAX = 256 };
+
+static uint64_t random_next(uint64_t *seed)
+{
+	*seed ^= *seed << 13;
+	*seed ^= *seed >> 7;
+	*seed ^= *seed << 17;
+	return *seed;
+}
+
+/* A number that is likely to be near some limit. */
+static uint64_t random_number(uint64_t *seed)
+{
+	static const uint64_t limits[] = {
+		0, 16, 4096, RIG_SIZE, RIG_LIMIT, SLOT_DATA_MAX, UINT32_MAX, INT64_MAX, UINT64_MAX};
+	uint64_t v = random_next(seed);
+
+	return v % 3 ? limits[v / 3 % ARRAY_SIZE(limits)] + v / 64 % 5 - 2 : v / 3;
+}
+
+static size_t random_request(struct rig *rig, uint64_t *seed)
+{
+	uint64_t arg[RANDOM_ARG_MAX / 8];
+	struct fuse_in_header *in = rig->rq.buf;
+	size_t len = random_next(seed) % RANDOM_ARG_MAX;
+
+	for (size_t i = 0; i < ARRAY_SIZE(arg); i++) {
+		arg[i] = random_number(seed);
+		if (random_next(seed) % 2) /* two fields of 32 bits */
+			arg[i] = (random_number(seed) & 0xff) << 32 | (uint32_t)random_number(seed);
+	}
+	len = rig_compose(in, random_next(seed) | 1, (uint32_t)(random_next(seed) % 56),
+			  random_next(seed) % 5, (struct rig_bytes){arg, len});
+	if (random_next(seed) % 16 == 0)
+		in->len = (uint32_t)random_number(seed);
+	return len;
+}
+
+/* Whatever arrives, there is one well-formed answer (rig_answer() checks it) and no harm; the
+ * sanitizer builds see to that. */
+static void test_random_requests(void **state)
+{
+	struct rig *rig = *state;
+	uint64_t seed = 88172645463325252;
+
+	for (unsigned i = 0; i < RANDOM_REQUESTS; i++) {
+		size_t len = random_request(rig, &seed);
+
+		atomic_store(&rig->rq.slot->state, SLOT_OPEN);
+		if (i % 8) {
+			assert_int_equal(ops_handle(&rig->rq, len), 0);
+		} else {
+			rig->rq.slot->state = random_next(&seed) % 3;
+			rig->rq.slot->reply_len = (uint32_t)random_number(&seed);
+			assert_int_equal(ops_replay(&rig->rq), 0);
+		}
+		rig_answer(rig);
+		assert_int_equal(rig_answer(rig), RIG_NO_ANSWER);
+	}
+}
+
+static int set_up_random(void **state)
+{
+	struct rig *rig = rig_new();
+
+	rig->config.directory = true;
+	rig->config.growable = true;
+	rig_open(rig);
+	*state = rig;
+	return 0;
+}
+
 int main(void)
 {
 #define TEST(f) cmocka_unit_test_setup_teardown(f, set_up, tear_down)
@@ -307,6 +381,7 @@ int main(void)
 		TEST(test_reads_are_never_done),
 		TEST(test_replay_of_garbage),
 		TEST(test_unsendable_answer),
+		cmocka_unit_test_setup_teardown(test_random_requests, set_up_random, tear_down),
 	};
 #undef TEST
 
