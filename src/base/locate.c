@@ -107,6 +107,18 @@ static int locate_real_path(const struct locate *l, int fd, const struct stat *s
 	return *ret ? 0 : diag_errno(l->diag, -ENOMEM, "cannot open %s", l->subject);
 }
 
+/* A relative name in an image leaves open where it was looked for. */
+static int locate_missing(const struct locate *l, const char *path)
+{
+	struct locate_quoted quoted;
+
+	locate_quote(&quoted, path);
+	if (strcmp(quoted.text, l->subject) == 0)
+		return diag_set(l->diag, -ENOENT, "%s does not exist", l->subject);
+	return diag_set(l->diag, -ENOENT, "%s does not exist: there is no %s", l->subject,
+			quoted.text);
+}
+
 /* Finds the inode, refuses what is neither a file nor a block device. */
 static int locate_find(const struct locate *l, const char *path, int *ret_fd, char **ret_real,
 		       mode_t *ret_mode)
@@ -116,7 +128,7 @@ static int locate_find(const struct locate *l, const char *path, int *ret_fd, ch
 	int r;
 
 	if (fd < 0 && errno == ENOENT)
-		return diag_set(l->diag, -ENOENT, "%s does not exist", l->subject);
+		return locate_missing(l, path);
 	if (fd < 0)
 		return diag_errno(l->diag, -errno, "cannot open %s", l->subject);
 	if (fstat(fd, &st) < 0)

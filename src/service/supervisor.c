@@ -162,11 +162,12 @@ static int supervisor_prepare(struct supervisor *s, struct diag *diag)
 	int r;
 
 	r = supervisor_open_image(s, diag);
-	if (r == 0 && s->config->lock)
-		r = lock_image(s->image_fd, s->image, !s->config->read_only, diag);
 	if (r < 0)
 		return r;
+	/* Before the lock: "it is mounted there already" tells more than "somebody uses it" */
 	r = target_check(s->options->target, s->image_fd, &s->target, &cleaned, diag);
+	if (r == 0 && s->config->lock)
+		r = lock_image(s->image_fd, s->image, !s->config->read_only, diag);
 	if (r < 0)
 		return r;
 	if (cleaned)
