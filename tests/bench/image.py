@@ -58,3 +58,10 @@ def check(path):
     status, said = qemu_img("check", "-q", path)
     if status not in (0, 3):
         raise ImageError(f"qemu-img check of {os.path.basename(path)}: {said.splitlines()[-1:]}")
+
+
+def compare(export, path):
+    """What the export shows, read with O_DIRECT as fio does it, against what QEMU finds in the image."""
+    status, said = qemu_img("compare", "-q", "-U", "-T", "none", "-f", "raw", "-F", "qcow2", export, path)
+    if status:
+        raise ImageError(f"the export differs from the image: {said or 'status ' + str(status)}")

@@ -35,7 +35,7 @@ class Bench:
         for number in range(rounds):
             self._round(number, rounds)
         if os.path.exists(self._full):
-            self._attempt("the image after all rounds", lambda: image.check(self._full))
+            self._judge_full()
 
     def _round(self, number, rounds):
         peak = {}
@@ -48,6 +48,19 @@ class Bench:
                     self._attempt(f"{row.name}, {program.label}", lambda: self._cell(program, row, peak))
         for key, value in peak.items():
             self._add(MEMORY, key, value)
+
+    def _judge_full(self):
+        """Speed counts for nothing if the image is damaged or something else is shown."""
+        self._tell("comparing what each program shows with the image")
+        self._attempt("the image after all rounds", lambda: image.check(self._full))
+        row = next(row for row in self._rows if not row.empty)
+        for program in self._programs:
+            self._attempt(f"contents, {program.label}", lambda: self._compare(program, row))
+
+    def _compare(self, program, row):
+        target = os.path.join(self._work, program.key)
+        with Export(program.launch(self._full, target, row), target, FULL_SIZE):
+            image.compare(target, self._full)
 
     def _rotated(self, by):
         by %= len(self._programs)

@@ -35,7 +35,7 @@ class Fuseimg:
                 raise ExportError(f"{path}: not built (ninja -C {build})")
         self._environment = {"FUSEIMG_WORKER": worker}
         self.version = _first_line([self._program, "--version"])
-        self.setting = "defaults"
+        self.setting = f"defaults; built as {_buildtype(build)}"
 
     def can(self, _row):
         return True
@@ -71,6 +71,17 @@ class Qemu:
         if self._number >= MULTITHREADED_SINCE:
             return 2
         return 0 if writes else 1
+
+
+def _buildtype(build):
+    """As meson has it, with the sanitizers, which explain slow numbers."""
+    try:
+        with open(os.path.join(build, "meson-info/intro-buildoptions.json"), encoding="utf-8") as file:
+            options = {option["name"]: option["value"] for option in json.load(file)}
+    except OSError:
+        return "unknown"
+    sanitizers = "".join(options.get("b_sanitize", [])) or "none"   # a list since meson 1.8
+    return options["buildtype"] + ("" if sanitizers == "none" else f", sanitizers: {sanitizers}")
 
 
 def _blockdev(image, row):
