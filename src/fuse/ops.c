@@ -167,8 +167,11 @@ static int ops_send(struct request *rq)
 
 	out->len = (uint32_t)(iov[0].iov_len + iov[1].iov_len);
 	r = ops_sent(writev(rq->fd, iov, rq->payload_len > 0 ? 2 : 1));
+	if (r == 0)
+		return 0;
 	/* What cannot be said must not leave the client waiting */
-	return r < 0 ? ops_send_error(rq, out->unique, -EIO) : 0;
+	share_log(rq->share, r, UINT64_MAX, "answering with %u bytes", out->len);
+	return ops_send_error(rq, out->unique, -EIO);
 }
 
 /* The function of a well-formed request; else the error. */

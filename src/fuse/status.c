@@ -34,32 +34,29 @@ size_t status_text(struct share *share, char *buf, size_t size)
 
 	slots_sum(&share->slots, &sum);
 	(void)image_stat(share->image, &st);
-	{
-		const struct {
-			const char *key;
-			uint64_t value;
-		} numbers[] = {
-			{"size", image_size(share->image)},
-			{"allocated", st.allocated},
-			{"threads", share->slots.n},
-			{"reads", sum.reads},
-			{"read_bytes", sum.read_bytes},
-			{"writes", sum.writes},
-			{"write_bytes", sum.write_bytes},
-			{"flushes", sum.flushes},
-			{"discards", sum.discards},
-			{"other_requests", sum.others},
-			{"errors", sum.errors},
-		};
+	diag_quote(name, sizeof(name), share->image->name, strlen(share->image->name));
 
-		diag_quote(name, sizeof(name), share->image->name, strlen(share->image->name));
-		len += status_line(buf + len, size - len, "image", name);
-		len += status_line(buf + len, size - len, "format", share->image->format->name);
-		len += status_line(buf + len, size - len, "read_only",
-				   share->read_only ? "yes" : "no");
-		for (size_t i = 0; i < ARRAY_SIZE(numbers); i++)
-			len += status_number(buf + len, size - len, numbers[i].key,
-					     numbers[i].value);
-	}
+	const struct {
+		const char *key;
+		uint64_t value;
+	} numbers[] = {
+		{"size", image_size(share->image)},
+		{"allocated", st.allocated},
+		{"threads", share->slots.n},
+		{"reads", sum.reads},
+		{"read_bytes", sum.read_bytes},
+		{"writes", sum.writes},
+		{"write_bytes", sum.write_bytes},
+		{"flushes", sum.flushes},
+		{"discards", sum.discards},
+		{"other_requests", sum.others},
+		{"errors", sum.errors},
+	};
+
+	len += status_line(buf + len, size - len, "image", name);
+	len += status_line(buf + len, size - len, "format", share->image->format->name);
+	len += status_line(buf + len, size - len, "read_only", share->read_only ? "yes" : "no");
+	for (size_t i = 0; i < ARRAY_SIZE(numbers); i++)
+		len += status_number(buf + len, size - len, numbers[i].key, numbers[i].value);
 	return len;
 }

@@ -285,6 +285,7 @@ static void test_unsendable_answer(void **state)
 
 	assert_int_equal(setsockopt(rig->device, SOL_SOCKET, SO_SNDBUF, &small, sizeof(small)), 0);
 	assert_int_equal(rig_read(rig, 1, 0, 90000), -EIO);
+	assert_int_equal(rig->log_error, -EMSGSIZE);
 }
 
 /* --- anything --- */
@@ -341,7 +342,7 @@ static void test_random_requests(void **state)
 		if (i % 8) {
 			assert_int_equal(ops_handle(&rig->rq, len), 0);
 		} else {
-			rig->rq.slot->state = random_next(&seed) % 3;
+			rig->rq.slot->state = (uint32_t)(random_next(&seed) % 3);
 			rig->rq.slot->reply_len = (uint32_t)random_number(&seed);
 			assert_int_equal(ops_replay(&rig->rq), 0);
 		}
