@@ -27,7 +27,7 @@ static int walk_parent(struct image *img, uint64_t off, uint64_t len, unsigned d
 	int r;
 
 	if (off >= size) {
-		walk_zero(off, len, depth, backing != NULL, ret);
+		walk_zero(off, len, depth, false, ret);
 		return 0;
 	}
 	rwlock_read(&backing->core->io_lock);
