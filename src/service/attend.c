@@ -33,7 +33,8 @@ enum {
 	ATTEND_DRAIN_MAX = 64,		    /* messages read in one turn of the loop */
 	ATTEND_REOPEN_MAX = 6,		    /* failures to open the image again, before giving up */
 	ATTEND_REOPEN_US = 100 * 1000,	    /* pause after the first; doubles */
-	ATTEND_KILLED_US = 100 * 1000,	    /* a worker killed younger than this: pause as long */
+	ATTEND_YOUNG_US = 100 * 1000,	    /* workers killed younger than this, */
+	ATTEND_YOUNG_MAX = 3,		    /* and more of them in a row: pause as long */
 	ATTEND_GRACE_US = 10 * 1000 * 1000, /* from its last word to its exit */
 	ATTEND_TEXT_MAX = DIAG_MAX / 2,	    /* of a worker's sentence */
 };
@@ -390,11 +391,11 @@ static void attend_crashed(struct supervisor *s, const struct attend *a, const s
 	for (unsigned i = 0; i < s->session.n; i++)
 		if (verdict.poison & UINT64_C(1) << i)
 			attend_refuse_poison(s, i);
+	s->young_kills = killed && now - a->started_us < ATTEND_YOUNG_US ? s->young_kills + 1 : 0;
 	if (verdict.give_up)
 		supervisor_give_up(s, -EIO, "too many workers died in a short time");
 	else
-		attend_restart(
-			s, killed && now - a->started_us < ATTEND_KILLED_US ? ATTEND_KILLED_US : 0);
+		attend_restart(s, s->young_kills > ATTEND_YOUNG_MAX ? ATTEND_YOUNG_US : 0);
 }
 
 /* A worker that could not open the image again: it may be for want of memory, or a network file
@@ -420,10 +421,14 @@ static void attend_finished(struct supervisor *s, const struct attend *a)
 {
 	_cleanup_(mounts_done) struct mounts mounts = {0};
 
-	if (a->end.error < 0)
-		supervisor_end(s, a->end.error, "%s: %s", s->image, a->end.text);
-	else if (mounts_read(&mounts) >= 0 && mounts_of(&mounts, s->dev))
+	bool aborted = mounts_read(&mounts) >= 0 && mounts_of(&mounts, s->dev);
+
+	if (aborted && a->end.error == 0)
 		supervisor_give_up(s, -ECONNABORTED, "its connection to the kernel was aborted");
+	else if (aborted)
+		supervisor_give_up(s, a->end.error, a->end.text);
+	else if (a->end.error < 0)
+		supervisor_end(s, a->end.error, "%s: %s", s->image, a->end.text);
 	else
 		supervisor_end(s, 0, "%s: done", s->image);
 }

@@ -58,6 +58,7 @@ struct unmount {
 	bool wanted; /* told to stop */
 	bool gone;   /* the mount table no longer knows our file system */
 	pid_t child; /* the attempt under way, 0: none */
+	int answer;  /* its pipe: who is in the way */
 	unsigned attempts;
 	sd_event_source *child_source, *timer, *watch;
 	int watch_fd;
@@ -87,6 +88,7 @@ struct supervisor {
 	struct attend attend;
 	struct crashes crashes;
 	unsigned reopen_failures; /* in a row */
+	unsigned young_kills;	  /* in a row */
 	sd_event_source *restart;
 	struct rate worker_log;
 

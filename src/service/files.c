@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "base/cleanup.h"
 #include "base/lock.h"
@@ -66,6 +67,20 @@ static int files_check(const struct files *f, const struct files_request *q, str
 	return 0;
 }
 
+/* Said here because the lock of the image would refuse with less to say. Longer cycles end at the
+ * limit of the chain. */
+static int files_check_top(const struct files *f, const struct files_entry *e, struct diag *diag)
+{
+	struct stat top, named;
+
+	if (fstat(f->top_fd, &top) < 0 || fstat(e->fd, &named) < 0)
+		return diag_errno(diag, -errno, "%s", e->path);
+	if (top.st_dev == named.st_dev && top.st_ino == named.st_ino)
+		return diag_set(diag, -ELOOP, "%s is named by itself, or by a file that it names",
+				f->top);
+	return 0;
+}
+
 static int files_add(struct files *f, const struct files_request *q, struct diag *diag)
 {
 	_cleanup_(files_entry_done) struct files_entry e = {
@@ -75,6 +90,8 @@ static int files_add(struct files *f, const struct files_request *q, struct diag
 
 	r = locate_open_named(f->policy, f->top, q->parent, q->name, q->writable, f->direct, &e.fd,
 			      &e.path, diag);
+	if (r == 0)
+		r = files_check_top(f, &e, diag);
 	if (r == 0 && f->lock)
 		r = lock_image(e.fd, e.path, q->writable, diag);
 	if (r < 0)

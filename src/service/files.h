@@ -22,7 +22,8 @@ struct files_entry;
 struct files {
 	const struct locate_policy *policy;
 	const char *top; /* real path of the image */
-	bool writable;	 /* whether any file may be opened for writing */
+	int top_fd;
+	bool writable; /* whether any file may be opened for writing */
 	bool direct;
 	bool lock; /* what is opened is locked as well */
 	bool sealed;

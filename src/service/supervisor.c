@@ -54,11 +54,11 @@ void supervisor_give_up(struct supervisor *s, int error, const char *why)
 	struct diag diag = {0};
 
 	attend_finish(s);
-	unmount_finish(s);
 	supervisor_refuse_held(s);
-	/* With its last descriptor the connection ends: nothing waits for us any more, so that the
-	 * unmount cannot block */
+	/* With its last descriptor the connection ends: nothing waits for us any more, so that no
+	 * unmount can block */
 	session_close(&s->session);
+	unmount_finish(s);
 	if (target_clean(s->target.path, &cleaned, &detached, &diag) < 0)
 		log_msg(LOG_ERR, "%s", diag.text);
 	else if (detached)
@@ -175,6 +175,7 @@ static int supervisor_prepare(struct supervisor *s, struct diag *diag)
 			s->target.path);
 	s->files = (struct files){.policy = &s->config->backing,
 				  .top = s->image,
+				  .top_fd = s->image_fd,
 				  .writable = !s->config->read_only,
 				  .direct = s->config->direct_io,
 				  .lock = s->config->lock};
@@ -206,10 +207,10 @@ static void supervisor_block_signals(sigset_t *ret_old)
 static int supervisor_finish(struct supervisor *s, struct diag *diag)
 {
 	attend_finish(s);
-	unmount_finish(s);
-	slots_unmap(&s->slots);
 	if (s->mounted)
 		session_close(&s->session);
+	unmount_finish(s);
+	slots_unmap(&s->slots);
 	files_done(&s->files);
 	closep(&s->image_fd);
 	closep(&s->program_fd);
@@ -238,7 +239,7 @@ int supervisor_run(const struct supervisor_options *options, struct diag *diag)
 		.program_fd = -1,
 		.image_fd = -1,
 		.attend = {.channel = -1},
-		.unmount = {.watch_fd = -1},
+		.unmount = {.watch_fd = -1, .answer = -1},
 	};
 	sigset_t old;
 	int r;

@@ -12,12 +12,14 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/wait.h>
 #include <syslog.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "base/io.h"
 #include "base/log.h"
 #include "service/busy.h"
 #include "service/mounts.h"
@@ -67,8 +69,9 @@ static void unmount_check(struct supervisor *s)
 static void unmount_report_busy(struct supervisor *s)
 {
 	char who[sizeof(s->unmount.busy)];
+	ssize_t n = read(s->unmount.answer, who, sizeof(who) - 1);
 
-	busy_describe(s->target.path, who, sizeof(who));
+	who[n > 0 ? n : 0] = '\0';
 	if (s->unmount.busy[0] && strcmp(who, s->unmount.busy) == 0)
 		return;
 	snprintf(s->unmount.busy, sizeof(s->unmount.busy), "%s", who);
@@ -76,36 +79,65 @@ static void unmount_report_busy(struct supervisor *s)
 		who[0] ? who : "somebody who cannot be seen from here");
 }
 
+/* Forgets the attempt that was under way. */
+static void unmount_clear(struct supervisor *s)
+{
+	s->unmount.child_source = sd_event_source_unref(s->unmount.child_source);
+	s->unmount.child = 0;
+	closep(&s->unmount.answer);
+	s->unmount.answer = -1;
+}
+
 static int unmount_on_child(sd_event_source *source, const siginfo_t *end, void *data)
 {
 	struct supervisor *s = data;
 	int r = end->si_code == CLD_EXITED ? -end->si_status : -EINTR;
 
-	s->unmount.child_source = sd_event_source_unref(s->unmount.child_source);
-	s->unmount.child = 0;
 	unmount_check(s);
-	if (s->unmount.gone)
-		return 0;
-	if (r == -EBUSY && s->unmount.attempts >= UNMOUNT_QUICK_MAX)
+	if (!s->unmount.gone && r == -EBUSY && s->unmount.attempts >= UNMOUNT_QUICK_MAX)
 		unmount_report_busy(s);
-	else if (r < 0 && r != -EBUSY && r != -EINVAL)
+	else if (!s->unmount.gone && r < 0 && r != -EBUSY && r != -EINVAL)
 		log_msg(LOG_ERR, "%s: could not be unmounted: %s", s->target.path,
 			strerrordesc_np(-r) ?: "?");
-	unmount_set_timer(s, s->unmount.attempts < UNMOUNT_QUICK_MAX ? UNMOUNT_QUICK_US
-								     : UNMOUNT_SLOW_US);
+	unmount_clear(s);
+	if (!s->unmount.gone)
+		unmount_set_timer(s, s->unmount.attempts < UNMOUNT_QUICK_MAX ? UNMOUNT_QUICK_US
+									     : UNMOUNT_SLOW_US);
 	return 0;
 }
 
-/* Waits for the attempt under way. */
-static void unmount_reap(struct supervisor *s)
+static void __attribute__((noreturn)) unmount_child(const struct supervisor *s, int answer)
 {
-	s->unmount.child_source = sd_event_source_unref(s->unmount.child_source);
-	if (s->unmount.child > 0)
-		waitpid(s->unmount.child, NULL, 0);
-	s->unmount.child = 0;
+	char who[sizeof(s->unmount.busy)];
+	int r = session_unmount(s->target.path);
+
+	if (r == -EBUSY && s->unmount.attempts >= UNMOUNT_QUICK_MAX &&
+	    busy_describe(s->target.path, who, sizeof(who)) > 0)
+		(void)io_write(answer, who, strlen(who));
+	_exit(-r);
 }
 
-/* One attempt, in a child: unmounting may wait for a worker, which may wait for us. */
+static int unmount_start_child(struct supervisor *s)
+{
+	int answer[2];
+
+	if (pipe2(answer, O_CLOEXEC | O_NONBLOCK) < 0)
+		return -errno;
+	s->unmount.child = fork();
+	if (s->unmount.child == 0)
+		unmount_child(s, answer[1]);
+	s->unmount.answer = answer[0];
+	close(answer[1]);
+	if (s->unmount.child < 0)
+		return -errno;
+	return sd_event_add_child(s->event, &s->unmount.child_source, s->unmount.child, WEXITED,
+				  unmount_on_child, s);
+}
+
+/*
+ * One attempt, in a child: unmounting may wait for a worker, which may wait for us. So may looking
+ * who is in the way: the memory map of a process is locked while it waits for a page of ours.
+ */
 static void unmount_try(struct supervisor *s)
 {
 	int r;
@@ -113,17 +145,13 @@ static void unmount_try(struct supervisor *s)
 	if (s->unmount.child > 0 || s->unmount.gone)
 		return;
 	s->unmount.attempts++;
-	s->unmount.child = fork();
-	if (s->unmount.child == 0)
-		_exit(-session_unmount(s->target.path));
-	r = s->unmount.child < 0 ? -errno : 0;
-	if (r >= 0)
-		r = sd_event_add_child(s->event, &s->unmount.child_source, s->unmount.child,
-				       WEXITED, unmount_on_child, s);
+	r = unmount_start_child(s);
 	if (r < 0) {
 		log_msg(LOG_ERR, "%s: could not be unmounted: %s", s->target.path,
 			strerrordesc_np(-r) ?: "?");
-		unmount_reap(s);
+		if (s->unmount.child > 0)
+			waitpid(s->unmount.child, NULL, 0);
+		unmount_clear(s);
 		unmount_set_timer(s, UNMOUNT_SLOW_US);
 	}
 }
@@ -179,7 +207,9 @@ void unmount_finish(struct supervisor *s)
 {
 	struct unmount *u = &s->unmount;
 
-	unmount_reap(s);
+	if (u->child > 0)
+		waitpid(u->child, NULL, 0);
+	unmount_clear(s);
 	u->timer = sd_event_source_unref(u->timer);
 	u->watch = sd_event_source_unref(u->watch);
 	closep(&u->watch_fd);

@@ -17,6 +17,7 @@
 
 static char dir[] = "/tmp/fuseimg-files-XXXXXX";
 static char top[64], base[64];
+static int top_fd;
 static struct locate_policy policy = {.backing = LOCATE_SAME_DIRECTORY};
 
 static void touch(const char *path)
@@ -35,11 +36,13 @@ static int group_setup(void **state)
 	snprintf(base, sizeof(base), "%s/base", dir);
 	touch(top);
 	touch(base);
+	top_fd = open(top, O_RDONLY | O_CLOEXEC);
 	return 0;
 }
 
 static int group_teardown(void **state)
 {
+	close(top_fd);
 	unlink(top);
 	unlink(base);
 	return rmdir(dir);
@@ -60,7 +63,7 @@ static int ask(struct files *f, const char *parent, const char *name, uint32_t r
 
 static void test_same_request_same_file(void **state)
 {
-	struct files f = {.policy = &policy, .top = top};
+	struct files f = {.policy = &policy, .top = top, .top_fd = top_fd};
 	int first = -1, second = -1, chained = -1;
 
 	assert_int_equal(ask(&f, top, "base", CHANNEL_ROLE_BACKING, false, &first), 0);
@@ -77,7 +80,7 @@ static void test_same_request_same_file(void **state)
 
 static void test_sealed(void **state)
 {
-	struct files f = {.policy = &policy, .top = top};
+	struct files f = {.policy = &policy, .top = top, .top_fd = top_fd};
 	int first = -1, fd = -1;
 
 	assert_int_equal(ask(&f, top, "base", CHANNEL_ROLE_BACKING, false, &first), 0);
@@ -90,7 +93,7 @@ static void test_sealed(void **state)
 
 static void test_what_no_honest_worker_asks(void **state)
 {
-	struct files f = {.policy = &policy, .top = top, .writable = true};
+	struct files f = {.policy = &policy, .top = top, .top_fd = top_fd, .writable = true};
 	int fd = -1;
 
 	assert_int_equal(ask(&f, "/etc/passwd", "shadow", CHANNEL_ROLE_BACKING, false, &fd),
@@ -107,9 +110,20 @@ static void test_what_no_honest_worker_asks(void **state)
 	files_done(&f);
 }
 
+static void test_names_itself(void **state)
+{
+	struct files f = {.policy = &policy, .top = top, .top_fd = top_fd, .lock = true};
+	int fd = -1;
+
+	assert_int_equal(ask(&f, top, "top", CHANNEL_ROLE_BACKING, false, &fd), -ELOOP);
+	assert_int_equal(ask(&f, top, "base", CHANNEL_ROLE_BACKING, false, &fd), 0);
+	assert_int_equal(ask(&f, base, top, CHANNEL_ROLE_BACKING, false, &fd), -ELOOP);
+	files_done(&f);
+}
+
 static void test_bounded(void **state)
 {
-	struct files f = {.policy = &policy, .top = top};
+	struct files f = {.policy = &policy, .top = top, .top_fd = top_fd};
 	int fd = -1;
 
 	for (int i = 0; i <= CHANNEL_OPENS_MAX; i++) {
@@ -130,6 +144,7 @@ int main(void)
 		cmocka_unit_test(test_same_request_same_file),
 		cmocka_unit_test(test_sealed),
 		cmocka_unit_test(test_what_no_honest_worker_asks),
+		cmocka_unit_test(test_names_itself),
 		cmocka_unit_test(test_bounded),
 	};
 

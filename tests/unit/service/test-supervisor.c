@@ -20,6 +20,7 @@
 #include <string.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
+#include <sys/sysmacros.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -34,7 +35,7 @@ enum {
 };
 
 static char dir[] = "/tmp/fuseimg-supervisor-XXXXXX";
-static char image[64], target[64], log_path[64];
+static char image[64], target[64], log_path[64], control[64];
 
 /* What the run's ready function was told, and what the run returned. */
 struct word {
@@ -166,6 +167,7 @@ static int group_setup(void **state)
 		return -1;
 	snprintf(image, sizeof(image), "%s/image", dir);
 	snprintf(target, sizeof(target), "%s/disk", dir);
+	snprintf(control, sizeof(control), "%s/control", dir);
 	snprintf(log_path, sizeof(log_path), "%s/log", dir);
 	fd = open(target, O_CREAT | O_WRONLY | O_CLOEXEC, 0600);
 	return fd < 0 ? -1 : close(fd);
@@ -315,6 +317,44 @@ static void test_reopen_is_tried_again(void **state)
 	expect_end(&run, 0, NULL);
 }
 
+/* Nobody serves at this moment; the next worker finds the connection ended, and closes the image.
+ */
+static void test_unmounted_between_two_workers(void **state)
+{
+	struct run run = start("reopen");
+
+	expect(&run, true, 0, NULL);
+	wait_for_log("trying again");
+	assert_int_equal(umount2(target, 0), 0);
+	expect_end(&run, 0, NULL);
+	assert_true(logged("the next worker"));
+}
+
+/* What an administrator does to a mount that hangs. */
+static void test_aborted_connection(void **state)
+{
+	_cleanup_(mounts_done) struct mounts m = {0};
+	const struct mounts_entry *e;
+	struct run run = start("orderly");
+	char path[128];
+	int fd;
+
+	expect(&run, true, 0, NULL);
+	assert_int_equal(mounts_read(&m), 0);
+	e = mounts_at(&m, target);
+	assert_non_null(e);
+	assert_int_equal(mkdir(control, 0700), 0);
+	assert_int_equal(mount("none", control, "fusectl", 0, NULL), 0);
+	snprintf(path, sizeof(path), "%s/%u/abort", control, minor(e->dev));
+	fd = open(path, O_WRONLY | O_CLOEXEC);
+	assert_int_equal(umount2(control, MNT_DETACH), 0);
+	assert_int_equal(rmdir(control), 0);
+	assert_true(fd >= 0);
+	assert_int_equal(write(fd, "1", 1), 1);
+	close(fd);
+	expect_end(&run, -ECONNABORTED, "aborted");
+}
+
 static void test_reopen_never_works(void **state)
 {
 	struct run run = start("reopen-never");
@@ -350,6 +390,8 @@ int main(void)
 		cmocka_unit_test(test_poison_request),
 		cmocka_unit_test(test_gives_up),
 		cmocka_unit_test(test_reopen_is_tried_again),
+		cmocka_unit_test(test_unmounted_between_two_workers),
+		cmocka_unit_test(test_aborted_connection),
 		cmocka_unit_test(test_reopen_never_works),
 	};
 
