@@ -6,7 +6,9 @@
  */
 
 #include <errno.h>
+#include <stdlib.h>
 
+#include "base/cleanup.h"
 #include "base/endian.h"
 #include "format/qcow2.h"
 
@@ -86,9 +88,9 @@ static int qcow2_piece_read(struct qcow2 *q, uint64_t cluster, struct qcow2_piec
 	return 0;
 }
 
-/* The bytes of a piece that hold refcounts [i, i + n). */
-static void qcow2_piece_bytes(const struct qcow2 *q, uint64_t i, uint64_t n, uint64_t *ret_from,
-			      uint64_t *ret_to)
+/* The bytes that hold refcounts [i, i + n), of a block or a part of one. */
+static void qcow2_refcount_bytes(const struct qcow2 *q, uint64_t i, uint64_t n, uint64_t *ret_from,
+				 uint64_t *ret_to)
 {
 	*ret_from = (i << q->refcount_order) / 8;
 	*ret_to = div_round_up((i + n) << q->refcount_order, 8);
@@ -98,7 +100,7 @@ static int qcow2_piece_write(struct qcow2 *q, const struct qcow2_piece *p, uint6
 {
 	uint64_t from, to;
 
-	qcow2_piece_bytes(q, i, n, &from, &to);
+	qcow2_refcount_bytes(q, i, n, &from, &to);
 	return store_write(q->img->store, p->bytes + from, to - from, p->host_off + from);
 }
 
@@ -222,21 +224,31 @@ static int qcow2_refcount_harden_size(struct qcow2 *q, const struct qcow2_run *r
 	return r;
 }
 
+/* Writes refcounts once more, all of one block at once, and durably. */
+static int qcow2_refcount_harden_block(struct qcow2 *q, uint64_t first, uint64_t n)
+	REQUIRES(q->refcount_lock)
+{
+	uint64_t block = q->reftable[first >> qcow2_block_bits(q)];
+	_cleanup_free_ uint8_t *bytes = NULL;
+	uint64_t from, to;
+	int r;
+
+	qcow2_refcount_bytes(q, first & ((UINT64_C(1) << qcow2_block_bits(q)) - 1), n, &from, &to);
+	bytes = malloc(to - from);
+	if (!bytes)
+		return -ENOMEM;
+	r = store_read_full(q->img->store, bytes, to - from, block + from);
+	return r < 0 ? r : store_write_durable(q->img->store, bytes, to - from, block + from);
+}
+
 int qcow2_refcount_harden(struct qcow2 *q, const struct qcow2_run *run)
 {
-	uint64_t end = run->first + run->n;
-	struct qcow2_piece p;
+	uint64_t end = run->first + run->n, next;
 	int r = qcow2_refcount_harden_size(q, run);
 
-	for (uint64_t at = run->first; r == 0 && at < end; at = p.first + p.n) {
-		uint64_t from, to;
-
-		r = qcow2_piece_read(q, at, &p);
-		if (r < 0)
-			break;
-		qcow2_piece_bytes(q, at - p.first, min_u64(end, p.first + p.n) - at, &from, &to);
-		r = store_write_durable(q->img->store, p.bytes + from, to - from,
-					p.host_off + from);
+	for (uint64_t at = run->first; r == 0 && at < end; at = next) {
+		next = min_u64(end, ((at >> qcow2_block_bits(q)) + 1) << qcow2_block_bits(q));
+		r = qcow2_refcount_harden_block(q, at, next - at);
 	}
 	return r;
 }

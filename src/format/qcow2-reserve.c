@@ -20,11 +20,13 @@
  */
 
 #include <errno.h>
+#include <time.h>
 
 #include "format/qcow2.h"
 
 enum {
 	QCOW2_POOL_RUNS = 256, /* a refill gathers no more: the search through them is linear */
+	QCOW2_BATCH_GROWTH = 4,
 	QCOW2_HARDEN_RUNS = 2, /* more than these are made durable by a flush */
 };
 
@@ -111,11 +113,30 @@ static void qcow2_pool_put(struct qcow2 *q, const struct qcow2_run *run) REQUIRE
 		q->pool.clusters += run->n;
 }
 
+/* How much to reserve: more where the last batch did not last. A disk's holes have to be zeroed, so
+ * there more is no better. */
+static uint64_t qcow2_pool_batch(struct qcow2 *q) EXCLUDES(q->alloc_lock)
+{
+	uint64_t most = q->img->store->fixed ? q->batch : q->batch * QCOW2_BATCH_GROWTH;
+	uint64_t batch;
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	mutex_lock(&q->alloc_lock);
+	q->pool.batch = now.tv_sec - q->pool.filled <= 1
+				? min_u64(max_u64(q->pool.batch * 2, q->batch), most)
+				: q->batch;
+	q->pool.filled = now.tv_sec;
+	batch = q->pool.batch;
+	mutex_unlock(&q->alloc_lock);
+	return batch;
+}
+
 /* Fills the pool. The caller has set pool.refilling, so it is the only one. */
 static int qcow2_pool_refill(struct qcow2 *q) EXCLUDES(q->alloc_lock)
 {
 	struct qcow2_runs runs = {0};
-	int r = qcow2_reserve_batch(q, q->batch, &runs);
+	int r = qcow2_reserve_batch(q, qcow2_pool_batch(q), &runs);
 
 	mutex_lock(&q->alloc_lock);
 	for (size_t i = 0; r == 0 && i < runs.n; i++)
@@ -173,7 +194,7 @@ int qcow2_reserve_take(struct qcow2 *q, uint64_t n, struct qcow2_run *ret)
 	r = qcow2_pool_wait(q);
 	if (r == 0) {
 		*ret = qcow2_pool_cut(q, n);
-		low = q->pool.clusters < q->batch / 4 && !q->pool.refilling;
+		low = q->pool.clusters < q->pool.batch / 4 && !q->pool.refilling;
 		if (low)
 			q->pool.refilling = true;
 	}
