@@ -33,18 +33,31 @@ def why_no_mounts():
     return None
 
 
+# In the name of every test's directory, and so in the command line of what is started for it
+MARK = f"fuseimg-{os.getpid()}-"
+
+
+def pytest_sessionstart(session):
+    session.config.watchdog = Watchdog(MARK)
+
+
+def pytest_sessionfinish(session):
+    session.config.watchdog.close()
+
+
 @pytest.hookimpl(hookwrapper=True)
 def pytest_runtest_protocol(item):
     marker = item.get_closest_marker("limit")
-    with Watchdog((marker.args[0] if marker else 60) * proc.SLOW):
-        yield
+    item.config.watchdog.start((marker.args[0] if marker else 60) * proc.SLOW)
+    yield
+    item.config.watchdog.stop()
 
 
 @pytest.fixture
 def work():
     """A directory that everybody may look into, gone after the test with all that is mounted there."""
     base = os.environ.get("FUSEIMG_TEST_DIR", "/var/tmp")
-    directory = Path(tempfile.mkdtemp(prefix="fuseimg-", dir=base))
+    directory = Path(tempfile.mkdtemp(prefix=MARK, dir=base))
     directory.chmod(0o755)
     yield directory
     for target in mounts.below(directory):

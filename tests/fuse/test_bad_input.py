@@ -133,7 +133,7 @@ def test_corrupt_bit(work, target, mount):
     """An image marked corrupt is shown, but not written."""
     image = images.create(work / "disk.img", MiB)
     poke(image, 72, (2).to_bytes(8, "big"))
-    refused(image, target, image, "corrupt", "ro")
+    refused(image, target, image, "corrupt", "read", "check")
     mount(image, target, ro=True).umount()
 
 
@@ -325,7 +325,7 @@ def test_target_is_something_else(work):
     refused(image, work / "fifo", work / "fifo")
     refused(image, "/dev/null", "/dev/null")
     (work / "dangling").symlink_to("nothing")
-    refused(image, work / "dangling", "nothing")
+    refused(image, work / "dangling", work / "dangling", "create")
 
 
 def test_target_is_the_backing_file(work, target, overlay):
@@ -434,7 +434,7 @@ def test_full_disk(work, mount, options, kind):
             model[off:off + length] = os.pread(fd, length, off)
             os.fsync(fd)
         if format == "qcow2":
-            images.check(image, leaks=None)
+            images.check(image, leaks=None, in_use=True)
         ballast.unlink()
         data = random_bytes(99, 2 * MiB)
         write_all(fd, data, 8 * MiB)
@@ -455,10 +455,9 @@ def test_image_on_a_full_disk_can_be_read(work, target, mount):
     place.mkdir()
     with loop.small_file_system(place, "4m"):
         image = images.create(place / "disk.img", 64 * MiB)
-        with open(place / "ballast", "wb") as f, pytest.raises(OSError):
+        with open(place / "ballast", "wb", buffering=0) as f, pytest.raises(OSError):
             while True:
                 f.write(bytes(64 * KiB))
-                f.flush()
         export = mount(image, target)
         assert_same(export.path, bytes(64 * MiB))
         export.umount()

@@ -18,8 +18,8 @@ from test_formats import SHAPES
 
 SHAPE = {shape.name: shape for shape in SHAPES}
 
-# The supervisor gives up after more than 5 crashes in 10 s: stay below
-PAUSE = 2.2
+# A worker that was killed may leave behind what it had reserved: host space that no table names
+RESERVE = 64 * MiB
 
 
 @contextlib.contextmanager
@@ -47,8 +47,16 @@ def killer(export, pauses):
         thread.join()
 
 
-# Two in quick succession, then a rest that keeps below the limit
-PAUSES = [0.3, 0.25, 0.35, 0.3, 9.5]
+# Every few hundred milliseconds
+PAUSES = [0.3, 0.25, 0.45]
+
+
+def check(image, kills):
+    """No corruption; leaks of no more than what the killed workers held."""
+    result = images.check(image, leaks=None)
+    cluster = images.info(image)["cluster-size"]
+    assert result.get("leaks", 0) * cluster <= kills * (RESERVE + 8 * MiB), result
+    return result
 
 
 @pytest.mark.core
@@ -95,7 +103,7 @@ def test_worker_killed_under_writers(name, work, maker, mount):
     assert_same(export.path, model)
     export.umount()
     if format == "qcow2":
-        images.check(image)
+        check(image, kills=5)
     (work / "model").write_bytes(model)
     images.compare(image, work / "model", format)
 
@@ -113,7 +121,7 @@ def test_worker_killed_under_fio(name, work, mount):
     fio.run_job(work, fio.verify_job(export.path, 32 * MiB))
     export.umount()
     if format == "qcow2":
-        images.check(image)
+        check(image, len(killed))
 
 
 @pytest.mark.limit(120)
@@ -141,7 +149,7 @@ def test_worker_killed_under_a_file_system(work, mount):
 
             def kills():
                 try:
-                    for pause in PAUSES[:4]:
+                    for pause in PAUSES:
                         time.sleep(pause * proc.SLOW)
                         killed = export.kill_worker()
                         export.wait_worker(other_than=killed)
@@ -155,7 +163,7 @@ def test_worker_killed_under_a_file_system(work, mount):
                 assert (inside / f"file{n}").read_bytes() == b"".join(acknowledged[n])
         proc.run("e2fsck", "-fn", device)
     export.umount()
-    images.check(image)
+    check(image, len(PAUSES))
     flat = images.to_raw(image, work / "flat")
     proc.run("e2fsck", "-fn", flat)
 
@@ -171,7 +179,7 @@ def test_worker_killed_while_idle(work, mount):
         assert os.pread(fd, 100_000, n * MiB) == random_bytes(n, 100_000)
     os.close(fd)
     export.umount()
-    images.check(image)
+    check(image, kills=3)
 
 
 def test_killed_right_after_the_answer(work, mount):
@@ -191,7 +199,7 @@ def test_killed_right_after_the_answer(work, mount):
             export.wait_worker(other_than=killed)
     os.close(fd)
     export.umount()
-    images.check(image)
+    check(image, kills=5)
 
 
 def test_metadata_survives_the_worker(work, mount):
@@ -225,36 +233,60 @@ def test_mapped_pages_survive_the_worker(work, mount):
     os.close(fd)
     assert export.read()[:2 * MiB] == random_bytes(1, MiB) + random_bytes(2, MiB)
     export.umount()
-    images.check(image)
+    check(image, kills=1)
 
 
 def test_an_ordinary_users_worker_is_replaced_too(work, mount, user):
     image = images.create(work / "disk.img", 8 * MiB)
     os.chown(image, user.uid, user.gid)
     export = mount(image, user=user)
-    command = ["setpriv", f"--reuid={user.uid}", "--clear-groups", "dd", f"of={export.path}", "conv=notrunc", "bs=64k",
+    command = ["setpriv", f"--reuid={user.uid}", f"--regid={user.gid}", "--clear-groups", "dd", f"of={export.path}", "conv=notrunc", "bs=64k",
                "if=/dev/urandom", "count=16", "status=none"]
     proc.run(*command)
     export.wait_worker(other_than=export.kill_worker())
     proc.run(*command)
     export.umount()
-    images.check(image)
+    check(image, kills=1)
+
+
+def kill_for(export, seconds, number):
+    """The signal to every worker that comes up."""
+    export.workers_died = True
+    end = time.monotonic() + seconds * proc.SLOW
+    killed = set()
+    while proc.alive(export.supervisor) and time.monotonic() < end:
+        pid = export.worker
+        if pid and pid not in killed:
+            proc.kill(pid, number)
+            killed.add(pid)
+        time.sleep(0.02)
+    return len(killed)
 
 
 def test_crashing_for_ever_ends(work, mount):
     """More than 5 crashes in 10 s: the supervisor gives up, clients get errors, nothing hangs."""
     image = images.create(work / "disk.img", 8 * MiB)
-    export = mount(image)
-    end = time.monotonic() + 15 * proc.SLOW
-    export.workers_died = True
-    while proc.alive(export.supervisor) and time.monotonic() < end:
-        pid = export.worker
-        if pid:
-            proc.kill(pid)
-        time.sleep(0.02)
+    export = mount(image, cache="none")
+    fd = export.open()
+    assert kill_for(export, 10, signal.SIGSEGV) <= 8
     assert not proc.alive(export.supervisor)
     with pytest.raises(OSError):
-        export.read()
+        os.pread(fd, 4096, 0)
+    with contextlib.suppress(OSError):
+        os.close(fd)
+    images.check(image, leaks=None)
+
+
+def test_killed_for_ever_goes_on(work, mount):
+    """kill -9 comes from outside and says nothing about us."""
+    image = images.create(work / "disk.img", 8 * MiB)
+    export = mount(image)
+    fd = export.open()
+    os.pwrite(fd, b"k" * MiB, MiB)
+    assert kill_for(export, 3, signal.SIGKILL) > 5
+    assert os.pread(fd, MiB, MiB) == b"k" * MiB
+    os.close(fd)
+    export.umount()
     images.check(image, leaks=None)
 
 
@@ -272,8 +304,8 @@ def test_supervisor_killed(format, work, mount):
         fd = os.open(export.path, os.O_WRONLY)
         try:
             for n in range(100_000):
-                os.pwrite(fd, random_bytes(n, 30_000), n % 900 * 30_000)
-                written.append(n)
+                if os.pwrite(fd, random_bytes(n, 30_000), n % 900 * 30_000) == 30_000:
+                    written.append(n)
         except OSError as error:
             failures.append(error)
         finally:
@@ -324,7 +356,7 @@ def test_supervisor_killed_with_a_directory_target(work, mount):
     export = mount(image, target=target)
     os.kill(export.supervisor, signal.SIGKILL)
     proc.wait_until(lambda: not proc.alive(export.supervisor), 5)
-    again = mount(image, target=target)
+    again = mount(image, target=target, directory=True)
     assert sorted(os.listdir(target)) == ["disk", "status"]
     again.umount()
     assert not mounts.at(target)
@@ -342,7 +374,7 @@ def test_worker_killed_for_minutes(name, work, maker, mount):
     export = mount(image, format=format)
     end = time.monotonic() + 240
     turn = 0
-    with killer(export, [PAUSE, 0.4, 2.9]):
+    with killer(export, PAUSES):
         while time.monotonic() < end:
             owned = stripes(f"{name} {turn}", len(model), 4)
             plans = [plan(f"{name} {turn} {n}", owned[n], 200) for n in range(4)]
@@ -353,4 +385,4 @@ def test_worker_killed_for_minutes(name, work, maker, mount):
             turn += 1
     export.umount()
     if format == "qcow2":
-        images.check(image)
+        check(image, kills=1000)

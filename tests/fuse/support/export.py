@@ -16,7 +16,7 @@ WORKER = Path(os.environ.get("FUSEIMG_WORKER", BUILD / "src/worker/fuseimg-worke
 # Sanitizers report to standard error, which a daemon does not have
 FOREGROUND = os.environ.get("FUSEIMG_TEST_FOREGROUND") == "1"
 
-# Every export that may be alive: what the watchdog ends when a test hangs
+# Every export that may be alive
 live = []
 
 
@@ -58,9 +58,10 @@ class MountFailed(AssertionError):
 class Export:
     """An image mounted at a target (a file, or a directory that then holds `disk`)."""
 
-    def __init__(self, image, target, user=None, **options):
+    def __init__(self, image, target, user=None, directory=None, **options):
         self.image, self.target, self.user = Path(image), Path(target), user
-        self.directory = self.target.is_dir()
+        # a dead mount may stand there, which nobody may touch
+        self.directory = not mounts.at(target) and self.target.is_dir() if directory is None else directory
         self.path = self.target / "disk" if self.directory else self.target
         self.process = None
         self.log = None

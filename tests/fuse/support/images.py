@@ -171,9 +171,10 @@ def to_raw(image, out, *options):
     return Path(out)
 
 
-def check(image, leaks=0, format="qcow2"):
-    """qemu-img check: no corruption, at most so many leaked clusters."""
-    done = run("qemu-img", "check", "-f", format, "--output=json", image, check=False, cwd=Path(image).parent)
+def check(image, leaks=0, format="qcow2", in_use=False):
+    """qemu-img check: no corruption, at most so many leaked clusters (None: any number)."""
+    done = run("qemu-img", "check", *(["-U"] if in_use else []), "-f", format, "--output=json", image, check=False,
+               cwd=Path(image).parent)
     assert done.returncode in (0, 3), done.stdout + done.stderr     # 3: leaks only
     result = json.loads(done.stdout)
     assert result.get("corruptions", 0) == 0 and result["check-errors"] == 0, done.stdout
