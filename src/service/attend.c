@@ -135,6 +135,9 @@ static int attend_mount(struct supervisor *s, struct diag *diag)
 		return diag_set(diag, -EIO, "%s was unmounted at once by somebody else",
 				s->target.path);
 	s->dev = e->dev;
+	s->source = strdup(e->source);
+	if (!s->source)
+		return diag_errno(diag, -ENOMEM, "%s", s->target.path);
 	return unmount_watch(s, diag);
 }
 
@@ -421,7 +424,7 @@ static void attend_finished(struct supervisor *s, const struct attend *a)
 {
 	_cleanup_(mounts_done) struct mounts mounts = {0};
 
-	bool aborted = mounts_read(&mounts) >= 0 && mounts_of(&mounts, s->dev);
+	bool aborted = mounts_read(&mounts) >= 0 && mounts_of(&mounts, s->dev, s->source);
 
 	if (aborted && a->end.error == 0)
 		supervisor_give_up(s, -ECONNABORTED, "its connection to the kernel was aborted");

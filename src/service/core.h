@@ -81,6 +81,7 @@ struct supervisor {
 	struct session session;
 	struct slots slots;
 	dev_t dev;    /* of our file system */
+	char *source; /* as the mount table has it */
 	bool mounted; /* the session is up */
 	bool ready;   /* the caller was told how the start went */
 	struct registry_own *own;

@@ -122,10 +122,14 @@ const struct mounts_entry *mounts_at(const struct mounts *m, const char *point)
 	return NULL;
 }
 
-const struct mounts_entry *mounts_of(const struct mounts *m, dev_t dev)
+const struct mounts_entry *mounts_of(const struct mounts *m, dev_t dev, const char *source)
 {
-	for (size_t i = 0; i < m->n; i++)
-		if (m->entries[i].dev == dev && strcmp(m->entries[i].type, MOUNTS_OURS) == 0)
-			return &m->entries[i];
+	for (size_t i = 0; i < m->n; i++) {
+		const struct mounts_entry *e = &m->entries[i];
+
+		if (e->dev == dev && strcmp(e->type, MOUNTS_OURS) == 0 &&
+		    strcmp(e->source, source) == 0)
+			return e;
+	}
 	return NULL;
 }

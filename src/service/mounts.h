@@ -36,8 +36,8 @@ int mounts_parse(char *text, struct mounts *ret);
 
 /* What is to be seen at a path, or NULL. */
 const struct mounts_entry *mounts_at(const struct mounts *m, const char *point);
-/* The first place of an export of ours, or NULL. (The kernel uses device numbers again: the type
- * tells a successor of another kind.) */
-const struct mounts_entry *mounts_of(const struct mounts *m, dev_t dev);
+/* The first place of the export of ours with this device and source, or NULL. (The kernel gives the
+ * number of a device that is gone to the next one at once, so that it alone says little.) */
+const struct mounts_entry *mounts_of(const struct mounts *m, dev_t dev, const char *source);
 
 #endif

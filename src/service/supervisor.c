@@ -228,6 +228,7 @@ static int supervisor_finish(struct supervisor *s, struct diag *diag)
 	registry_remove(s->own, &s->outcome);
 	target_done(&s->target);
 	free(s->image);
+	free(s->source);
 	return s->outcome.error < 0 ? diag_set(diag, s->outcome.error, "%s", s->outcome.text) : 0;
 }
 

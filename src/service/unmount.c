@@ -52,7 +52,7 @@ static void unmount_check(struct supervisor *s)
 
 	if (s->unmount.gone || mounts_read(&m) < 0)
 		return;
-	e = mounts_of(&m, s->dev);
+	e = mounts_of(&m, s->dev, s->source);
 	if (!e) {
 		s->unmount.gone = true;
 		log_msg(LOG_INFO, "%s: unmounted", s->target.path);

@@ -33,8 +33,9 @@ static void test_parse(void **state)
 	/* What was mounted last covers what was there */
 	assert_ptr_equal(mounts_at(&m, "/mnt/a b\\c"), &m.entries[3]);
 	assert_null(mounts_at(&m, "/mnt"));
-	assert_ptr_equal(mounts_of(&m, makedev(0, 41)), &m.entries[1]);
-	assert_null(mounts_of(&m, makedev(0, 43))); /* not ours */
+	assert_ptr_equal(mounts_of(&m, makedev(0, 41), "/srv/x\ty.qcow2"), &m.entries[1]);
+	assert_null(mounts_of(&m, makedev(0, 41), "/srv/other"));
+	assert_null(mounts_of(&m, makedev(0, 43), "/dev/loop0")); /* not ours */
 	mounts_done(&m);
 	mounts_done(&m);
 }
