@@ -189,6 +189,15 @@ static int mount_call(char *options, const char *target, struct fuse_session **r
 	return 0;
 }
 
+static int mount_refused(const char *target, int error, const char *said, struct diag *diag)
+{
+	bool set_uid = error == -EPERM && geteuid() != 0;
+
+	return diag_set(diag, error, "cannot mount on %s: %s%s", target,
+			*said ? said : "libfuse does not say why",
+			set_uid ? "; fusermount3 (package fuse3) must be set-uid root" : "");
+}
+
 int mount_open(const struct session_mount_options *options, const char *target, struct mount **ret,
 	       int *ret_fd, struct diag *diag)
 {
@@ -211,8 +220,7 @@ int mount_open(const struct session_mount_options *options, const char *target, 
 	mount_stderr_end(&caught, buf);
 	said = mount_first_line(buf);
 	if (r < 0)
-		return diag_set(diag, *said ? mount_errno_in(said) : r, "cannot mount on %s: %s",
-				target, *said ? said : "libfuse does not say why");
+		return mount_refused(target, *said ? mount_errno_in(said) : r, said, diag);
 	fd = fcntl(fuse_session_fd(m->libfuse), F_DUPFD_CLOEXEC, 3);
 	if (fd < 0) {
 		r = diag_errno(diag, -errno, "mounting on %s", target);
