@@ -76,6 +76,7 @@ static const int sandbox_allowed[] = {
 	SCMP_SYS(munmap),
 	SCMP_SYS(mremap),
 	SCMP_SYS(madvise),
+	SCMP_SYS(sysinfo), /* qsort() asks how much memory there is */
 	/* threads and time */
 	SCMP_SYS(futex),
 	SCMP_SYS(futex_time64),

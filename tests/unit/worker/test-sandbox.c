@@ -305,6 +305,40 @@ static void test_threads_and_memory_work(void **state)
 	assert_inside(check_threads, 0);
 }
 
+static int compare_bytes(const void *a, const void *b)
+{
+	return *(const unsigned char *)a - *(const unsigned char *)b;
+}
+
+/* What the C library asks the kernel behind our back: large sorts ask for the memory's size, large
+ * prints and frees move the heap's end. */
+static int check_library(int arg)
+{
+	size_t len = 4 << 20;
+	unsigned char *p = malloc(len);
+	char text[64];
+
+	if (!p)
+		return CHILD_WRONG;
+	for (size_t i = 0; i < len; i++)
+		p[i] = (unsigned char)(i * 7919);
+	qsort(p, len / 64, 64, compare_bytes);
+	for (size_t i = 64; i < len; i += 64)
+		if (p[i - 64] > p[i])
+			return CHILD_WRONG;
+	p = realloc(p, 8 * len);
+	if (!p)
+		return CHILD_WRONG;
+	free(p);
+	snprintf(text, sizeof(text), "%s %f", strerror(EIO), 0.5);
+	return sysconf(_SC_NPROCESSORS_ONLN) > 0 ? CHILD_OK : CHILD_WRONG;
+}
+
+static void test_library_works(void **state)
+{
+	assert_inside(check_library, 0);
+}
+
 /* Receives a descriptor, as from the supervisor, and uses it. */
 static int check_channel(int fd)
 {
@@ -484,6 +518,7 @@ int main(void)
 		cmocka_unit_test(test_forbidden_calls_kill),
 		cmocka_unit_test(test_serves_files_it_was_given),
 		cmocka_unit_test(test_threads_and_memory_work),
+		cmocka_unit_test(test_library_works),
 		cmocka_unit_test(test_receives_descriptors),
 		cmocka_unit_test(test_seen_from_outside),
 		cmocka_unit_test(test_chroot),
