@@ -26,7 +26,6 @@
 
 enum {
 	QCOW2_POOL_RUNS = 256, /* a refill gathers no more: the search through them is linear */
-	QCOW2_BATCH_GROWTH = 4,
 	QCOW2_HARDEN_RUNS = 2, /* more than these are made durable by a flush */
 };
 
@@ -113,21 +112,18 @@ static void qcow2_pool_put(struct qcow2 *q, const struct qcow2_run *run) REQUIRE
 		q->pool.clusters += run->n;
 }
 
-/* How much to reserve: more where the last batch did not last. A disk's holes have to be zeroed, so
- * there more is no better. */
+/* How much to reserve: more where the last batch did not last, so that who writes little leaks
+ * little when killed. */
 static uint64_t qcow2_pool_batch(struct qcow2 *q) EXCLUDES(q->alloc_lock)
 {
-	uint64_t most = q->img->store->fixed ? q->batch : q->batch * QCOW2_BATCH_GROWTH;
-	uint64_t batch;
+	uint64_t batch = q->batch_min;
 	struct timespec now;
 
 	clock_gettime(CLOCK_MONOTONIC, &now);
 	mutex_lock(&q->alloc_lock);
-	q->pool.batch = now.tv_sec - q->pool.filled <= 1
-				? min_u64(max_u64(q->pool.batch * 2, q->batch), most)
-				: q->batch;
+	if (now.tv_sec - q->pool.filled <= 1)
+		batch = min_u64(max_u64(q->pool.batch * 2, batch), q->batch_max);
 	q->pool.filled = now.tv_sec;
-	batch = q->pool.batch;
 	mutex_unlock(&q->alloc_lock);
 	return batch;
 }
@@ -136,11 +132,16 @@ static uint64_t qcow2_pool_batch(struct qcow2 *q) EXCLUDES(q->alloc_lock)
 static int qcow2_pool_refill(struct qcow2 *q) EXCLUDES(q->alloc_lock)
 {
 	struct qcow2_runs runs = {0};
+	uint64_t got = 0;
 	int r = qcow2_reserve_batch(q, qcow2_pool_batch(q), &runs);
 
 	mutex_lock(&q->alloc_lock);
-	for (size_t i = 0; r == 0 && i < runs.n; i++)
+	for (size_t i = 0; r == 0 && i < runs.n; i++) {
 		qcow2_pool_put(q, &runs.at[i]);
+		got += runs.at[i].n;
+	}
+	if (r == 0)
+		q->pool.batch = got;
 	q->pool.refilling = false;
 	cond_broadcast(&q->pool.refilled);
 	mutex_unlock(&q->alloc_lock);
@@ -249,8 +250,8 @@ static void qcow2_reserve_trim(struct qcow2 *q, const struct qcow2_runs *runs)
 		i = SIZE_MAX; /* one before it may end there now: from the start */
 	}
 	/* A file that stays longer is only that */
-	if (end < size)
-		store_resize(q->img->store, end);
+	if (end < size && store_resize(q->img->store, end) == 0)
+		q->durable_end = 0;
 	atomic_store(&q->store_end, 0);
 }
 

@@ -10,8 +10,13 @@
 #include "format/drivers.h"
 #include "format/qcow2.h"
 
-#define QCOW2_BATCH_BYTES MIB(64)     /* of host clusters reserved at once */
-#define QCOW2_BATCH_BYTES_DATA MIB(1) /* where they are for L2 tables alone */
+/* Host clusters reserved at once, as bytes of the disk. Space that has to be zeroed for it is
+ * reserved in smaller batches, as is what only holds L2 tables. */
+#define QCOW2_BATCH_MIN_BYTES MIB(8)
+#define QCOW2_BATCH_MAX_BYTES MIB(256)
+#define QCOW2_BATCH_MAX_BYTES_FIXED MIB(64)
+#define QCOW2_BATCH_BYTES_TABLES MIB(1)
+enum { QCOW2_BATCH_CLUSTERS_MIN = 4 };
 
 static void qcow2_free(struct qcow2 *q) NO_THREAD_SAFETY_ANALYSIS /* everybody has left */
 {
@@ -123,21 +128,33 @@ static int qcow2_refuse_write(struct qcow2 *q, struct diag *diag)
 	return 0;
 }
 
+static void qcow2_set_batch(struct qcow2 *q)
+{
+	uint64_t min = QCOW2_BATCH_MIN_BYTES, max = QCOW2_BATCH_MAX_BYTES;
+
+	if (q->img->store->fixed)
+		max = QCOW2_BATCH_MAX_BYTES_FIXED;
+	if (q->data_file)
+		min = max = QCOW2_BATCH_BYTES_TABLES;
+	q->batch_min = max_u64(min >> q->cluster_bits, QCOW2_BATCH_CLUSTERS_MIN);
+	q->batch_max = max_u64(max >> q->cluster_bits, QCOW2_BATCH_CLUSTERS_MIN);
+}
+
 static int qcow2_open_write(struct image *img, struct diag *diag)
 {
 	struct qcow2 *q = qcow2_of(img);
-	uint64_t batch = q->data_file ? QCOW2_BATCH_BYTES_DATA : QCOW2_BATCH_BYTES;
 	int r = qcow2_refuse_write(q, diag);
 
 	if (r == 0)
 		r = qcow2_reftable_load(q, diag);
 	if (r == 0)
 		r = qcow2_header_clear_auto(img, diag);
+	if (r < 0)
+		return r;
+	qcow2_set_batch(q);
 	/* What reads as zeroes now must not be something else after a power cut: we build on it */
-	if (r == 0)
-		r = qcow2_flush(img);
-	q->batch = max_u64(batch >> q->cluster_bits, 4);
-	return r;
+	r = qcow2_flush(img);
+	return r < 0 ? diag_errno(diag, r, "%s: cannot flush", img->name) : 0;
 }
 
 static void qcow2_close(struct image *img)

@@ -99,7 +99,7 @@ struct qcow2_cache {
 struct qcow2_pool {
 	struct qcow2_runs runs;
 	uint64_t clusters;    /* in runs */
-	uint64_t batch;	      /* clusters of the last refill, as asked for */
+	uint64_t batch;	      /* clusters of the last refill */
 	time_t filled;	      /* when it began, by the monotonic clock */
 	bool refilling;	      /* a thread is at it */
 	struct cond refilled; /* it is done, well or not */
@@ -149,7 +149,7 @@ struct qcow2 {
 	uint64_t cluster_limit; /* no cluster at or above can be had. Constant after open_write */
 	bool reftable_lost GUARDED_BY(refcount_lock); /* two tables, and no telling which is read */
 
-	uint64_t batch; /* clusters to reserve at once, at least. Constant after open_write */
+	uint64_t batch_min, batch_max; /* clusters to reserve at once. Constant after open_write */
 	struct mutex alloc_lock;
 	struct qcow2_pool pool GUARDED_BY(alloc_lock);
 	/* A cluster stands here once for every reference that is gone */
