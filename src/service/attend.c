@@ -14,7 +14,6 @@
 #include "service/core.h"
 
 #include <errno.h>
-#include <linux/fuse.h>
 #include <signal.h>
 #include <stddef.h>
 #include <stdio.h>
@@ -346,14 +345,14 @@ static int attend_on_restart(sd_event_source *source, uint64_t usec, void *data)
 /* Answers the request in slot i with EIO and takes it out of the successor's sight. */
 static void attend_refuse_poison(struct supervisor *s, unsigned i)
 {
-	struct fuse_in_header *in = slots_request(&s->slots, i);
+	uint64_t unique = slots_unique(&s->slots, i);
 
 	log_msg(LOG_ERR,
 		"%s: poison request: worker after worker died with request %llu (opcode %u) in "
 		"hand; it is answered with an I/O error",
-		s->image, (unsigned long long)in->unique, in->opcode);
-	session_reply_error(s->session.thread_fds[i], in->unique, EIO);
-	in->unique = 0;
+		s->image, (unsigned long long)unique, slots_opcode(&s->slots, i));
+	session_reply_error(s->session.thread_fds[i], unique, EIO);
+	slots_clear(&s->slots, i);
 }
 
 /* The requests that were handed out and not executed; returns how many. */

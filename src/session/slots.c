@@ -117,6 +117,20 @@ uint64_t slots_unique(const struct slots *s, unsigned i)
 	return __atomic_load_n(&in->unique, __ATOMIC_ACQUIRE);
 }
 
+uint32_t slots_opcode(const struct slots *s, unsigned i)
+{
+	const struct fuse_in_header *in = slots_request(s, i);
+
+	return in->opcode;
+}
+
+void slots_clear(const struct slots *s, unsigned i)
+{
+	struct fuse_in_header *in = slots_request(s, i);
+
+	__atomic_store_n(&in->unique, 0, __ATOMIC_RELEASE);
+}
+
 static uint64_t slots_load(const _Atomic uint64_t *v)
 {
 	return atomic_load_explicit(v, memory_order_relaxed);

@@ -121,6 +121,11 @@ struct slot *slots_at(const struct slots *s, unsigned i);
 void *slots_request(const struct slots *s, unsigned i);
 /* The unique of the request that slot i holds, 0: none. */
 uint64_t slots_unique(const struct slots *s, unsigned i);
+/* Its opcode, for sentences. */
+uint32_t slots_opcode(const struct slots *s, unsigned i);
+/* Nobody will be asked to execute it again. For a supervisor that has answered it, while no worker
+ * lives. */
+void slots_clear(const struct slots *s, unsigned i);
 /* Sum over all slots. */
 struct slots_sum {
 	uint64_t reads, read_bytes, writes, write_bytes, flushes, discards, others, errors;

@@ -66,10 +66,14 @@ static void test_two_mappings_are_one_memory(void **state)
 	assert_int_equal(slots_map(fd, &b, NULL), 0);
 	in = slots_request(&a, 0);
 	in->unique = 77;
+	in->opcode = FUSE_READ;
 	slots_at(&a, 0)->state = SLOT_DONE;
 	slots_unmap(&a);
 	assert_int_equal(slots_unique(&b, 0), 77);
+	assert_int_equal(slots_opcode(&b, 0), FUSE_READ);
 	assert_int_equal(slots_at(&b, 0)->state, SLOT_DONE);
+	slots_clear(&b, 0);
+	assert_int_equal(slots_unique(&b, 0), 0);
 	slots_unmap(&b);
 }
 
