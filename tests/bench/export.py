@@ -96,9 +96,11 @@ class Export:
 
     def _stop(self):
         if self._launch.stop:
-            subprocess.run(self._launch.stop, env={**os.environ, **self._launch.environment},
-                           stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
-                           timeout=STOP_LIMIT_S, check=True)
+            done = subprocess.run(self._launch.stop, env={**os.environ, **self._launch.environment},
+                                  stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+                                  timeout=STOP_LIMIT_S, check=False)
+            if done.returncode:
+                raise OSError(f"exit status {done.returncode} of its stop command: {done.stdout.strip()}")
         else:
             self._process.terminate()
         status = self._process.wait(STOP_LIMIT_S)

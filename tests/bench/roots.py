@@ -55,12 +55,22 @@ def storage_daemon(suite):
             f"{root}/usr/bin/{STORAGE_DAEMON}"]
 
 
+@contextlib.contextmanager
+def lock(name, wait):
+    """Held by one process at a time; without `wait` a second one is refused."""
+    os.makedirs(CACHE, exist_ok=True)
+    with open(f"{CACHE}/{name}.lock", "w", encoding="utf-8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            raise RootError(f"another {name} is running: both would measure each other") from None
+        yield
+
+
 def _root(suite):
     """The root of `suite`, made on first use. It appears under its name only when it is complete."""
     path = f"{CACHE}/qemu-{suite}"
-    os.makedirs(CACHE, exist_ok=True)
-    with open(f"{CACHE}/lock", "w", encoding="utf-8") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with lock("roots", wait=True):
         if not os.path.exists(f"{path}/usr/bin/{STORAGE_DAEMON}"):
             _bootstrap(suite, path)
     return path

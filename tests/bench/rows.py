@@ -6,8 +6,8 @@ answered by the kernel's cache of the export. The image itself stays in the host
 once before each round): the daemons are measured, not the disk.
 
 Sequential rows come at depth 1, as dd and cp do it, and at depth 4, as a virtual machine or a loop device
-with read-ahead does. "Buffered" is one pass over a freshly mounted export without O_DIRECT, so that the
-kernel's cache starts empty and no byte is read twice.
+with read-ahead does. "Buffered" reads a freshly mounted export without O_DIRECT, so that the kernel's cache
+of it starts empty, and no byte twice.
 
 First writes go to a new image each time and move a fixed amount of data, since what they cost depends on
 how much was allocated before. No row syncs per request.
@@ -21,8 +21,8 @@ GIB = 1 << 30
 FULL_SIZE = 2 * GIB     # the image of all overwrite and read rows, every cluster allocated
 EMPTY_SIZE = 16 * GIB   # the image of the first-write rows, nothing allocated
 
-# Of first writes. More would measure how fast a virtual machine's host hands out fresh memory for the page
-# cache: at 1 GiB that took two thirds of the time and half of the ratio between the two QEMUs.
+# Of first writes and buffered reads. More would measure how fast a virtual machine's host hands out fresh memory for the page
+# cache: at 1 GiB of first writes that took two thirds of the time.
 SCATTERED = 64 * MIB
 STREAMED = 256 * MIB
 
@@ -70,7 +70,7 @@ ROWS = (
     Row("seq-read-1m-d1", "sequential read 1M, depth 1", "read", "1M", wanted=WANTED_MOST),
     Row("seq-read-1m-d4", "sequential read 1M, depth 4", "read", "1M", 4, wanted=WANTED_MOST),
     Row("seq-read-1m-buffered", "sequential read 1M, buffered", "read", "1M", wanted=WANTED_MOST,
-        direct=False, volume=FULL_SIZE),
+        direct=False, volume=STREAMED),
     Row("seq-write-128k-d1", "sequential write 128k, depth 1", "write", "128k"),
     Row("seq-write-128k-d4", "sequential write 128k, depth 4", "write", "128k", 4),
     Row("seq-write-1m-d1", "sequential write 1M, depth 1", "write", "1M"),
