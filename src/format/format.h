@@ -86,6 +86,46 @@ struct format_info {
 void format_info_add(struct format_info *info, const char *key, const char *fmt, ...)
 	__attribute__((format(printf, 3, 4)));
 
+/* What check() may change. Each does what those above it do. */
+enum check_repair {
+	CHECK_ONLY,	     /* nothing */
+	CHECK_REPAIR_LEAKS,  /* gives back host space that nothing names */
+	CHECK_REPAIR_COUNTS, /* raises what is counted too low; loses nothing */
+	CHECK_REPAIR_ALL,    /* drops entries that cannot be right, too */
+};
+
+/*
+ * A walk through the tables of an image. The caller sets the first block; the rest is zero and is
+ * filled by check(). Callbacks may be NULL.
+ */
+struct check {
+	enum check_repair repair;
+	uint64_t memory; /* for counters, bytes; 0: CHECK_MEMORY. Less takes more time */
+	void *data;	 /* the caller's */
+	/* Something was found, n times; text says what, in one sentence. leak: host space that
+	 * nothing names, which is all that is wrong with it; else the image is corrupt. */
+	void (*found)(struct check *check, bool leak, uint64_t n, const char *text);
+	/* Called often; total may change on the way. */
+	void (*progress)(struct check *check, uint64_t done, uint64_t total);
+	/* Metadata is about to be overwritten: these bytes stand at off now. Several calls, then
+	 * one of save_flush(), which returns when they are on stable storage. An error stops the
+	 * repair before the image is touched. */
+	int (*save)(struct check *check, const void *bytes, size_t len, uint64_t off);
+	int (*save_flush)(struct check *check);
+
+	/* What is wrong now, and what was but is no more */
+	uint64_t leaks, corruptions;
+	uint64_t leaks_fixed, corruptions_fixed;
+	bool kept_leaks; /* leaks were left alone, since damaged tables may name them */
+	bool marked_dirty, marked_corrupt; /* the image itself says so (still) */
+	/* Allocation units: of the disk, in this file, of those not behind their neighbour, packed
+	 */
+	uint64_t total, allocated, fragmented, packed;
+	uint64_t end; /* host bytes up to here are in use */
+};
+
+#define CHECK_MEMORY (UINT64_C(64) << 20)
+
 struct format {
 	const char *name;
 	const char *description;
@@ -164,6 +204,16 @@ struct format {
 	int (*finish)(struct image *img);
 
 	void (*info)(struct image *img, struct format_info *info);
+
+	/*
+	 * Looks for what is wrong with the tables, and repairs it as check->repair allows. Between
+	 * open() and close() of an image of its own: read_only (open_write was not called), alone,
+	 * img->data not opened. To repair, the store is writable. Writes are ordered such that a
+	 * power cut at any moment leaves nothing worse than it was. 0: the check ran to its end,
+	 * whatever it found; else it could not, and what it counted so far means nothing. NULL:
+	 * there is nothing to check.
+	 */
+	int (*check)(struct image *img, struct check *check, struct diag *diag);
 };
 
 /*

@@ -81,6 +81,48 @@ struct qcow2_disk_extension {
 #define QCOW2_EXT_FEATURE_NAMES 0x6803f857u
 #define QCOW2_EXT_DATA_FILE 0x44415441u
 
+#define QCOW2_EXT_BITMAPS 0x23852875u
+
+struct qcow2_disk_bitmaps {
+	uint32_t nb_bitmaps;
+	uint32_t reserved32;
+	uint64_t bitmap_directory_size;
+	uint64_t bitmap_directory_offset;
+} __attribute__((packed));
+
+_Static_assert(sizeof(struct qcow2_disk_bitmaps) == 24, "qcow2 bitmaps extension");
+
+/* An entry of the bitmap directory; extra data and name follow, padded to 8 bytes in all. */
+struct qcow2_disk_bitmap {
+	uint64_t bitmap_table_offset;
+	uint32_t bitmap_table_size; /* entries */
+	uint32_t flags;
+	uint8_t type;
+	uint8_t granularity_bits;
+	uint16_t name_size;
+	uint32_t extra_data_size;
+} __attribute__((packed));
+
+_Static_assert(sizeof(struct qcow2_disk_bitmap) == 24, "qcow2 bitmap directory entry");
+
+/* Bitmap table entries; bit 0 says what an entry without an offset reads as. */
+#define QCOW2_BITMAP_RESERVED UINT64_C(0xff000000000001fe)
+
+/* An entry of the snapshot table; extra data, id and name follow, padded to 8 bytes in all. */
+struct qcow2_disk_snapshot {
+	uint64_t l1_table_offset;
+	uint32_t l1_size;
+	uint16_t id_str_size;
+	uint16_t name_size;
+	uint32_t date_sec;
+	uint32_t date_nsec;
+	uint64_t vm_clock_nsec;
+	uint32_t vm_state_size;
+	uint32_t extra_data_size;
+} __attribute__((packed));
+
+_Static_assert(sizeof(struct qcow2_disk_snapshot) == 40, "qcow2 snapshot table entry");
+
 enum qcow2_feature_type {
 	QCOW2_FEATURE_INCOMPATIBLE = 0,
 	QCOW2_FEATURE_COMPATIBLE = 1,

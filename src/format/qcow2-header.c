@@ -364,19 +364,26 @@ static int qcow2_header_names(struct image *img, struct qcow2 *q, const uint8_t 
 	return r;
 }
 
+static struct qcow2_area qcow2_header_area(const struct qcow2 *q, const uint8_t *cluster)
+{
+	const struct qcow2_disk_header *h = (const void *)cluster;
+	uint64_t end = be64_get(&h->backing_file_offset);
+
+	if (end < q->header_length || end > q->cluster_size)
+		end = q->cluster_size;
+	return (struct qcow2_area){
+		.at = cluster + q->header_length,
+		.len = (size_t)end - q->header_length,
+	};
+}
+
 /* Everything but what the header points to. cluster: the first one, zeroes past the file's end. */
 static int qcow2_header_parse(struct image *img, struct qcow2 *q, const uint8_t *cluster,
 			      struct diag *diag)
 {
 	const struct qcow2_disk_header *h = (const void *)cluster;
-	uint64_t end = be64_get(&h->backing_file_offset);
-	struct qcow2_area area;
+	struct qcow2_area area = qcow2_header_area(q, cluster);
 	int r;
-
-	if (end < q->header_length || end > q->cluster_size)
-		end = q->cluster_size;
-	area.at = cluster + q->header_length;
-	area.len = (size_t)end - q->header_length;
 
 	r = qcow2_header_features(img, q, h, &area, diag);
 	if (r == 0)
@@ -419,6 +426,33 @@ int qcow2_header_read(struct image *img, struct qcow2 *q, struct diag *diag)
 	if ((size_t)n < q->header_length)
 		return diag_set(diag, -EUCLEAN, "%s: ends inside its header", img->name);
 	return qcow2_header_parse(img, q, cluster, diag);
+}
+
+int qcow2_header_extension(struct image *img, uint32_t type, void *buf, size_t len,
+			   struct diag *diag)
+{
+	struct qcow2 *q = qcow2_of(img);
+	_cleanup_free_ uint8_t *cluster = calloc(1, q->cluster_size);
+	struct qcow2_extension ext;
+	struct qcow2_area area;
+	ssize_t n;
+	int r;
+
+	if (!cluster)
+		return -ENOMEM;
+	n = store_read(img->store, cluster, q->cluster_size, 0);
+	if (n < 0)
+		return diag_errno(diag, (int)n, "%s: cannot read the header", img->name);
+	area = qcow2_header_area(q, cluster);
+	r = qcow2_extension_find(img, &area, type, &ext, diag);
+	if (r <= 0)
+		return r;
+	if (ext.len < len)
+		return diag_set(diag, -EUCLEAN,
+				"%s: header extension 0x%x is %zu bytes long, expected are %zu",
+				img->name, type, ext.len, len);
+	memcpy(buf, ext.at, len);
+	return 1;
 }
 
 int qcow2_header_clear_auto(struct image *img, struct diag *diag)

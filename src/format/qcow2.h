@@ -18,6 +18,7 @@
  *   qcow2-link.c      publishing it
  *   qcow2-free.c      what was replaced: flush, settle, finish
  *   qcow2-runs.c      lists of host clusters
+ *   qcow2-check*.c    check and repair (qcow2-check.h)
  *
  * Nothing here is written back later: whatever changes on disk is written when the function that
  * changes it returns, and memory is changed only after that write succeeded. So memory equals disk,
@@ -129,6 +130,8 @@ struct qcow2 {
 	_Atomic uint64_t autoclear;
 	_Atomic uint64_t store_end; /* size of img->store when somebody last looked */
 
+	_Atomic bool gave_up; /* a write into unused bytes of clusters in use was abandoned */
+
 	struct rwlock map_lock;
 	uint64_t *l1 PT_GUARDED_BY(map_lock); /* l1_needed entries */
 	struct qcow2_cache cache GUARDED_BY(map_lock);
@@ -159,6 +162,10 @@ struct qcow2 {
 
 /* qcow2-header.c: fills q and what image/ wants to know of the header. */
 int qcow2_header_read(struct image *img, struct qcow2 *q, struct diag *diag);
+/* The first len bytes of a header extension: 1, or 0 where there is none. Reads the header again.
+ */
+int qcow2_header_extension(struct image *img, uint32_t type, void *buf, size_t len,
+			   struct diag *diag);
 /* Clears the autoclear bits that we do not maintain; durable when it returns. */
 int qcow2_header_clear_auto(struct image *img, struct diag *diag);
 
@@ -250,6 +257,12 @@ void qcow2_free_later(struct qcow2 *q, const struct qcow2_runs *runs) EXCLUDES(q
 int qcow2_flush(struct image *img);
 void qcow2_settle(struct image *img);
 int qcow2_finish(struct image *img);
+
+/* qcow2-check.c */
+int qcow2_check(struct image *img, struct check *check, struct diag *diag);
+/* For an image that was not closed cleanly (dirty bit), before anybody writes to it: counts
+ * references anew. -EUCLEAN where that is not all that is wrong with it. */
+int qcow2_check_repair_dirty(struct image *img, struct diag *diag);
 
 /* qcow2-runs.c */
 int qcow2_runs_room(struct qcow2_runs *runs, size_t more);
