@@ -15,6 +15,7 @@
 
 #include <assert.h>
 #include <errno.h>
+#include <string.h>
 
 #include "format/qcow2.h"
 
@@ -136,14 +137,39 @@ static int qcow2_alloc_take(struct qcow2 *q, struct extent *ret)
 	return 0;
 }
 
-/* Host bytes that were named before read as zeroes for certain only where the host has none. */
-static bool qcow2_alloc_hole(const struct extent *ext)
+/* True where the bytes are read and all of them are zero. */
+static bool qcow2_alloc_reads_zero(const struct extent *ext)
+{
+	static const char zeroes[4096];
+	char buf[sizeof(zeroes)];
+
+	for (uint64_t done = 0; done < ext->len; done += sizeof(buf)) {
+		size_t n = (size_t)min_u64(sizeof(buf), ext->len - done);
+
+		if (store_read_full(ext->store, buf, n, ext->host_off + done) < 0 ||
+		    memcmp(buf, zeroes, n) != 0)
+			return false;
+	}
+	return true;
+}
+
+/*
+ * Do host bytes that were named before read as zeroes, and will after a power cut? The host knows,
+ * by its blocks; subclusters may be smaller than these, but then there is little to read. What was
+ * so when the image was opened is so on stable storage (see open_write), and since then nobody
+ * wrote there without naming what he wrote, but for those who gave up.
+ */
+static bool qcow2_alloc_is_zero(const struct qcow2 *q, const struct extent *ext)
 {
 	uint64_t len;
 	bool data;
 
-	return store_map(ext->store, ext->host_off, ext->len, &data, &len) == 0 && !data &&
-	       len >= ext->len;
+	if (atomic_load_explicit(&q->gave_up, memory_order_relaxed))
+		return false;
+	if (store_map(ext->store, ext->host_off, ext->len, &data, &len) == 0 && !data &&
+	    len >= ext->len)
+		return true;
+	return q->extended_l2 && ext->len < q->cluster_size && qcow2_alloc_reads_zero(ext);
 }
 
 int qcow2_alloc(struct image *img, uint64_t off, uint64_t len, struct extent *ret)
@@ -165,7 +191,7 @@ int qcow2_alloc(struct image *img, uint64_t off, uint64_t len, struct extent *re
 	if (r < 0)
 		return r;
 	if (ext.reused)
-		ext.fresh = qcow2_alloc_hole(&ext);
+		ext.fresh = qcow2_alloc_is_zero(q, &ext);
 	else
 		r = qcow2_alloc_take(q, &ext);
 	if (r == 0)
@@ -180,6 +206,8 @@ void qcow2_abandon(struct image *img, const struct extent *ext)
 	uint64_t last = (ext->host_off + ext->len - 1) >> q->cluster_bits;
 
 	/* It may have been written: not fresh any more */
-	if (!ext->reused)
+	if (ext->reused)
+		atomic_store(&q->gave_up, true);
+	else
 		qcow2_reserve_give(q, &(struct qcow2_run){.first = first, .n = last - first + 1});
 }

@@ -153,7 +153,7 @@ int qcow2_link(struct image *img, const struct extent *ext)
 	if (r == 0)
 		qcow2_free_later(q, &(struct qcow2_runs){.at = replaced, .n = n});
 	/* After an I/O error the disk may name the clusters all the same: they are leaked */
-	else if (!written || qcow2_link_untouched(r))
+	else if (ext->reused || !written || qcow2_link_untouched(r))
 		qcow2_abandon(img, ext);
 	return r;
 }
