@@ -100,8 +100,10 @@ def test_tiny_files(work, target, size):
 def test_other_formats(work, target, format):
     """Nothing that we do not know may be taken for raw when writable."""
     image = work / "disk.img"
-    options = ["--object", "secret,id=s,data=x", "-o", "key-secret=s"] if format == "luks" else []
-    proc.run("qemu-img", "create", "-q", "-f", format, *options, image, "8M")
+    if format == "luks":    # qemu-img would benchmark the machine first
+        image.write_bytes((b"LUKS\xba\xbe\0\1" + b"aes".ljust(32, b"\0") + b"xts-plain64").ljust(8 * MiB, b"\0"))
+    else:
+        proc.run("qemu-img", "create", "-q", "-f", format, image, "8M")
     refused(image, target, image)
 
 
@@ -137,12 +139,12 @@ def test_corrupt_bit(work, target, mount):
     mount(image, target, ro=True).umount()
 
 
-@pytest.mark.parametrize("method", ["aes", "luks"])
+@pytest.mark.parametrize("method", [1, 2], ids=["aes", "luks"])
 def test_encrypted(work, target, method):
-    image = work / "disk.img"
-    proc.run("qemu-img", "create", "-q", "-f", "qcow2", "--object", "secret,id=s,data=x",
-             "-o", f"encrypt.format={method},encrypt.key-secret=s", image, "8M")
+    image = images.create(work / "disk.img", MiB)
+    poke(image, 32, method.to_bytes(4, "big"))
     assert "ncrypt" in refused(image, target, image)
+    assert "ncrypt" in refused(image, target, image, ro=True)
 
 
 def test_directory_as_image(work, target):
