@@ -118,6 +118,7 @@ struct check {
 	uint64_t leaks_fixed, corruptions_fixed;
 	bool kept_leaks; /* leaks were left alone, since damaged tables may name them */
 	bool marked_dirty, marked_corrupt; /* the image itself says so (still) */
+	uint32_t unit;			   /* allocation unit. By image_check() */
 	/* Allocation units: of the disk, in this file, of those not behind their neighbour, packed
 	 */
 	uint64_t total, allocated, fragmented, packed;
@@ -167,9 +168,10 @@ struct format {
 	 * it as fit in one host run. ret is widened to the granularity that link() can publish, so
 	 * ret->off <= off and the end may lie past off + len (never past the end of the image
 	 * rounded up to img->unit). No table names the space yet; until link() readers see the old
-	 * mapping. image/ fills all of ret's host bytes before link (but for zeroes where
-	 * ret->fresh) and hands it back to link() or abandon() unchanged. -ENOSPC where the host is
-	 * full or the format is.
+	 * mapping. The store reaches behind the space: what is mapped and lies a whole unit or more
+	 * past the end was cut off by somebody. image/ fills all of ret's host bytes before link
+	 * (but for zeroes where ret->fresh) and hands it back to link() or abandon() unchanged.
+	 * -ENOSPC where the host is full or the format is.
 	 */
 	int (*alloc)(struct image *img, uint64_t off, uint64_t len, struct extent *ret);
 	/* Publishes an extent from alloc(), after its bytes were written; frees what it replaces.

@@ -113,4 +113,12 @@ int image_seek(struct image *img, uint64_t off, bool data, uint64_t *ret);
  * 4096. */
 int image_stat(struct image *img, struct store_stat *ret);
 
+/*
+ * Checks the tables of the image in a store (of this one file, not of its chain), and repairs them
+ * as check->repair allows: see struct check. The store stays the caller's, who makes sure that
+ * nobody else writes to it, and to repair that nobody else reads. format: NULL or "auto": by magic.
+ * 0: the check ran to its end, whatever it found. -EOPNOTSUPP: this format has nothing to check.
+ */
+int image_check(struct store *store, const char *format, struct check *check, struct diag *diag);
+
 #endif

@@ -36,7 +36,19 @@ int image_check_write(struct image *img, uint64_t off, uint64_t len)
 	return img->read_only ? -EROFS : image_check_range(img, off, len);
 }
 
-/* A file of the host that ends early: legal padding for some formats, a lost tail for others. */
+/* A file of the host ends at or before host_end, which the tables say is data. Formats with padding
+ * may leave the last unit unfinished; anything more was cut off while we were not looking. */
+static int image_read_past_end(struct image *img, struct store *store, uint64_t host_end)
+{
+	uint64_t size;
+	int r = store_size(store, &size);
+
+	if (r < 0 || (img->padded && host_end <= round_up(size, img->unit)))
+		return r;
+	return image_damaged(img, "%s: ends at byte %llu, before data that is in use: it was cut",
+			     store->name, (unsigned long long)size);
+}
+
 static int image_read_data(struct image *img, const struct extent *ext, void *buf, size_t len,
 			   uint64_t off)
 {
@@ -44,12 +56,10 @@ static int image_read_data(struct image *img, const struct extent *ext, void *bu
 
 	if (n < 0)
 		return (int)n;
-	if ((size_t)n < len) {
-		if (!img->padded)
-			return -EIO;
-		memset((char *)buf + n, 0, len - (size_t)n);
-	}
-	return 0;
+	if ((size_t)n == len)
+		return 0;
+	memset((char *)buf + n, 0, len - (size_t)n);
+	return image_read_past_end(img, ext->store, ext->host_off + (off - ext->off) + len);
 }
 
 /* Past the end of a backing image there are zeroes. */

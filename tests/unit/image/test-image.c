@@ -201,6 +201,21 @@ static void test_failures(void **state)
 	assert_int_equal(image_close(img), 0);
 }
 
+/* The last unit of a host's file may be unfinished; whole units that are gone were cut off. */
+static void test_cut_file(void **state)
+{
+	struct image *img = open_toy(NULL, false);
+
+	fill(img, 0, 2 * TOY_UNIT, 3);
+	assert_int_equal(store_resize(img->store, TOY_HOST + TOY_UNIT + 100), 0);
+	assert_bytes(img, 0, TOY_UNIT + 100, 3);
+	assert_bytes(img, TOY_UNIT + 100, TOY_UNIT - 100, 0);
+	assert_int_equal(store_resize(img->store, TOY_HOST + 100), 0);
+	assert_bytes(img, 0, 100, 3);
+	assert_int_equal(image_read(img, (char[1]){0}, 1, TOY_UNIT), -EUCLEAN);
+	assert_int_equal(image_close(img), 0);
+}
+
 static void test_allocate(void **state)
 {
 	struct image *img = open_toy("base", false);
@@ -344,6 +359,7 @@ int main(void)
 		cmocka_unit_test(test_copy_from_backing),
 		cmocka_unit_test(test_shared_and_packed),
 		cmocka_unit_test(test_failures),
+		cmocka_unit_test(test_cut_file),
 		cmocka_unit_test(test_allocate),
 		cmocka_unit_test(test_zero_and_resize),
 		cmocka_unit_test(test_map_and_seek),

@@ -141,7 +141,8 @@ static int toy_unpack(struct image *img, const struct extent *ext, void *buf)
 static int toy_alloc(struct image *img, uint64_t off, uint64_t len, struct extent *ret)
 {
 	struct toy *t = img->driver;
-	uint64_t start = round_down(off, TOY_UNIT), end = round_up(off + len, TOY_UNIT);
+	uint64_t start = round_down(off, TOY_UNIT), end = round_up(off + len, TOY_UNIT), size;
+	int r;
 
 	mutex_lock(&t->lock);
 	*ret = (struct extent){.kind = EXTENT_DATA,
@@ -152,8 +153,11 @@ static int toy_alloc(struct image *img, uint64_t off, uint64_t len, struct exten
 			       .host_off = t->next};
 	t->next += end - start;
 	t->allocs++;
+	r = store_size(img->data, &size);
+	if (r == 0 && size < t->next)
+		r = store_resize(img->data, t->next);
 	mutex_unlock(&t->lock);
-	return 0;
+	return r;
 }
 
 static int toy_link(struct image *img, const struct extent *ext)
@@ -252,6 +256,11 @@ static const struct format toy_raw = {
 	.name = "raw", .open = toy_raw_open, .close = toy_raw_close, .map = toy_raw_map};
 
 const struct format *const formats[] = {&toy_format, &toy_raw, NULL};
+
+int image_damaged(struct image *img, const char *fmt, ...)
+{
+	return -EUCLEAN;
+}
 
 const struct format *format_by_name(const char *name)
 {
