@@ -127,6 +127,28 @@ struct check {
 
 #define CHECK_MEMORY (UINT64_C(64) << 20)
 
+/* What stands in an image beside its disk. The strings are the image's (any bytes), and are good
+ * only during the call that shows them. */
+struct format_snapshot {
+	const char *id, *name;
+	uint32_t date_sec, date_nsec; /* since 1970 */
+	uint64_t vm_clock_nsec;	      /* how long the machine had been running */
+	uint64_t vm_state_size;	      /* bytes of its memory and devices; 0: only the disk */
+	bool has_size;		      /* the disk's size is stated */
+	uint64_t size;
+};
+
+struct format_bitmap {
+	const char *name;
+	uint64_t granularity; /* bytes that one bit stands for */
+	bool automatic;	      /* it follows every write */
+	bool in_use;	      /* was not closed in order: its content means nothing */
+};
+
+/* Called for each; what is not 0 ends the walk, which returns it. */
+typedef int format_snapshot_fn(void *data, const struct format_snapshot *s);
+typedef int format_bitmap_fn(void *data, const struct format_bitmap *b);
+
 struct format {
 	const char *name;
 	const char *description;
@@ -208,6 +230,14 @@ struct format {
 	void (*info)(struct image *img, struct format_info *info);
 
 	/*
+	 * The internal snapshots and persistent bitmaps, in the order of the file. What has been
+	 * shown before damage is met stays shown. NULL: the format knows none, and an image whose
+	 * `snapshot` is set is not opened.
+	 */
+	int (*snapshots)(struct image *img, format_snapshot_fn *fn, void *data, struct diag *diag);
+	int (*bitmaps)(struct image *img, format_bitmap_fn *fn, void *data, struct diag *diag);
+
+	/*
 	 * Looks for what is wrong with the tables, and repairs it as check->repair allows. Between
 	 * open() and close() of an image of its own: read_only (open_write was not called), alone,
 	 * img->data not opened. To repair, the store is writable. Writes are ordered such that a
@@ -227,6 +257,9 @@ struct image {
 	struct store *store; /* the image file. Owned by image/ */
 	const char *name;    /* store->name, for sentences */
 	bool read_only;
+	/* The internal snapshot that is the disk, by id or else by name; NULL: the active layer.
+	 * Only with read_only. Good only during open(). */
+	const char *snapshot;
 
 	uint64_t size;	    /* guest bytes, at most INT64_MAX */
 	uint32_t unit;	    /* allocation unit (cluster), a power of two of 512 or more; 1: none */

@@ -105,6 +105,17 @@ struct qcow2_disk_bitmap {
 
 _Static_assert(sizeof(struct qcow2_disk_bitmap) == 24, "qcow2 bitmap directory entry");
 
+enum {
+	QCOW2_BITMAP_DIRTY_TRACKING = 1, /* the only type */
+	QCOW2_BITMAP_IN_USE = 1 << 0,	 /* flags */
+	QCOW2_BITMAP_AUTO = 1 << 1,
+	QCOW2_BITMAP_EXTRA_DATA_COMPATIBLE = 1 << 2,
+	QCOW2_BITMAP_FLAGS = 7,
+	QCOW2_BITMAP_GRANULARITY_MIN = 9, /* bits; the limits are QEMU's */
+	QCOW2_BITMAP_GRANULARITY_MAX = 31,
+	QCOW2_BITMAP_NAME_MAX = 1023,
+};
+
 /* Bitmap table entries; bit 0 says what an entry without an offset reads as. */
 #define QCOW2_BITMAP_RESERVED UINT64_C(0xff000000000001fe)
 
@@ -122,6 +133,14 @@ struct qcow2_disk_snapshot {
 } __attribute__((packed));
 
 _Static_assert(sizeof(struct qcow2_disk_snapshot) == 40, "qcow2 snapshot table entry");
+
+struct qcow2_disk_snapshot_extra {
+	uint64_t vm_state_size_large; /* of 8 bytes or more: in place of vm_state_size */
+	uint64_t disk_size;	      /* of 16 bytes or more, as version 3 has to have */
+	uint64_t icount;
+} __attribute__((packed));
+
+_Static_assert(offsetof(struct qcow2_disk_snapshot_extra, disk_size) == 8, "qcow2 snapshot");
 
 enum qcow2_feature_type {
 	QCOW2_FEATURE_INCOMPATIBLE = 0,

@@ -237,10 +237,8 @@ static void qcow2_header_derive(struct qcow2 *q)
 	q->subcluster_bits = q->extended_l2 ? q->cluster_bits - 5 : q->cluster_bits;
 }
 
-/* A table that the header names: aligned, not in the first cluster, inside what can be addressed.
- */
-static int qcow2_header_table(struct image *img, struct qcow2 *q, const char *what, uint64_t off,
-			      uint64_t bytes, struct diag *diag)
+int qcow2_header_table(struct image *img, struct qcow2 *q, const char *what, uint64_t off,
+		       uint64_t bytes, struct diag *diag)
 {
 	if (off & (q->cluster_size - 1))
 		return diag_set(diag, -EUCLEAN, "%s: %s offset 0x%llx is not a cluster boundary",
@@ -253,19 +251,19 @@ static int qcow2_header_table(struct image *img, struct qcow2 *q, const char *wh
 	return 0;
 }
 
-static int qcow2_header_size(struct image *img, struct qcow2 *q, const struct qcow2_disk_header *h,
-			     struct diag *diag)
+int qcow2_header_size(struct image *img, struct qcow2 *q, uint64_t size, uint32_t l1_size,
+		      struct diag *diag)
 {
 	uint64_t needed;
 
-	img->size = be64_get(&h->size);
+	img->size = size;
 	needed = div_round_up(img->size, UINT64_C(1) << qcow2_table_bits(q));
 	if (img->size > INT64_MAX || needed > QCOW2_L1_BYTES_MAX / 8)
 		return diag_set(
 			diag, -EFBIG,
 			"%s: a disk of %llu bytes is more than clusters of %llu bytes can hold",
 			img->name, (ull)img->size, (ull)q->cluster_size);
-	q->l1_size = be32_get(&h->l1_size);
+	q->l1_size = l1_size;
 	q->l1_needed = (uint32_t)needed;
 	if (q->l1_size > QCOW2_L1_BYTES_MAX / 8)
 		return diag_set(diag, -EFBIG,
@@ -320,8 +318,8 @@ static int qcow2_header_snapshots(struct image *img, struct qcow2 *q,
 				img->name, q->nb_snapshots, QCOW2_SNAPSHOTS_MAX);
 	if (q->nb_snapshots == 0)
 		return 0;
-	return qcow2_header_table(img, q, "snapshot table", be64_get(&h->snapshots_offset), 0,
-				  diag);
+	q->snapshots_offset = be64_get(&h->snapshots_offset);
+	return qcow2_header_table(img, q, "snapshot table", q->snapshots_offset, 0, diag);
 }
 
 static int qcow2_header_backing(struct image *img, struct qcow2 *q, const uint8_t *cluster,
@@ -391,7 +389,7 @@ static int qcow2_header_parse(struct image *img, struct qcow2 *q, const uint8_t 
 	if (r < 0)
 		return r;
 	qcow2_header_derive(q);
-	r = qcow2_header_size(img, q, h, diag);
+	r = qcow2_header_size(img, q, be64_get(&h->size), be32_get(&h->l1_size), diag);
 	if (r == 0)
 		r = qcow2_header_tables(img, q, h, diag);
 	if (r == 0)

@@ -88,6 +88,8 @@ static int qcow2_open(struct image *img, struct diag *diag)
 	if (!q)
 		return -ENOMEM;
 	r = qcow2_header_read(img, q, diag);
+	if (r == 0 && img->snapshot)
+		r = qcow2_snapshot_choose(q, diag);
 	if (r == 0)
 		r = qcow2_read_l1(q, diag);
 	if (r == 0)
@@ -204,4 +206,6 @@ const struct format format_qcow2 = {
 	.settle = qcow2_settle,
 	.finish = qcow2_finish,
 	.info = qcow2_info,
+	.snapshots = qcow2_snapshots,
+	.bitmaps = qcow2_bitmaps,
 };

@@ -18,6 +18,9 @@
  *   qcow2-link.c      publishing it
  *   qcow2-free.c      what was replaced: flush, settle, finish
  *   qcow2-runs.c      lists of host clusters
+ *   qcow2-records.c   lists of records in the file
+ *   qcow2-snapshot.c  internal snapshots: list them, read one
+ *   qcow2-bitmap.c    persistent bitmaps: list them
  *   qcow2-check*.c    check and repair (qcow2-check.h)
  *
  * Nothing here is written back later: whatever changes on disk is written when the function that
@@ -49,6 +52,8 @@
 #define QCOW2_L1_BYTES_MAX MIB(32)
 #define QCOW2_REFTABLE_BYTES_MAX MIB(8)
 #define QCOW2_CACHE_BYTES MIB(8) /* L2 slices in memory, at most */
+#define QCOW2_SNAPSHOT_TABLE_MAX MIB(64)
+#define QCOW2_BITMAP_DIRECTORY_MAX MIB(64)
 
 enum {
 	QCOW2_CLUSTER_BITS_MIN = 9,
@@ -126,6 +131,7 @@ struct qcow2 {
 	uint32_t l1_size;   /* entries on disk */
 	uint32_t l1_needed; /* entries that the size asks for */
 	uint32_t nb_snapshots;
+	uint64_t snapshots_offset;
 
 	_Atomic uint64_t autoclear;
 	_Atomic uint64_t store_end; /* size of img->store when somebody last looked */
@@ -162,6 +168,13 @@ struct qcow2 {
 
 /* qcow2-header.c: fills q and what image/ wants to know of the header. */
 int qcow2_header_read(struct image *img, struct qcow2 *q, struct diag *diag);
+/* A table that the header names, or a snapshot: aligned, not in the first cluster, inside what can
+ * be addressed. */
+int qcow2_header_table(struct image *img, struct qcow2 *q, const char *what, uint64_t off,
+		       uint64_t bytes, struct diag *diag);
+/* Sets the disk's size and the entries of its L1 table, which must be enough for it. */
+int qcow2_header_size(struct image *img, struct qcow2 *q, uint64_t size, uint32_t l1_size,
+		      struct diag *diag);
 /* The first len bytes of a header extension: 1, or 0 where there is none. Reads the header again.
  */
 int qcow2_header_extension(struct image *img, uint32_t type, void *buf, size_t len,
@@ -257,6 +270,30 @@ void qcow2_free_later(struct qcow2 *q, const struct qcow2_runs *runs) EXCLUDES(q
 int qcow2_flush(struct image *img);
 void qcow2_settle(struct image *img);
 int qcow2_finish(struct image *img);
+
+/* qcow2-records.c */
+/* A list in the file of records of any length, each beginning at a multiple of 8. */
+struct qcow2_records {
+	struct image *img;
+	const char *what; /* "snapshot table" */
+	uint64_t at, end;
+	struct diag *diag;
+};
+/* The next record begins. */
+void qcow2_records_align(struct qcow2_records *list);
+/* The next len bytes into buf (NULL: nowhere). -EUCLEAN where the list ends before. */
+int qcow2_records_take(struct qcow2_records *list, void *buf, size_t len);
+/* The same as a string of its own. */
+int qcow2_records_take_string(struct qcow2_records *list, size_t len, char **ret);
+
+/* qcow2-snapshot.c */
+int qcow2_snapshots(struct image *img, format_snapshot_fn *fn, void *data, struct diag *diag);
+/* Puts the snapshot that img->snapshot names in the place of the active layer: L1 table and size.
+ * Between reading the header and reading the L1 table. */
+int qcow2_snapshot_choose(struct qcow2 *q, struct diag *diag);
+
+/* qcow2-bitmap.c */
+int qcow2_bitmaps(struct image *img, format_bitmap_fn *fn, void *data, struct diag *diag);
 
 /* qcow2-check.c */
 int qcow2_check(struct image *img, struct check *check, struct diag *diag);
