@@ -115,9 +115,9 @@ static int command_take_long(struct command *c, const struct verb *v, char ***ar
 		value = name + len + 1;
 	if (value && !o->value)
 		return diag_set(diag, -EINVAL, "--%s takes no value", o->name);
-	if (!value && o->value)
+	if (!value && o->value && !o->optional)
 		value = *++*args;
-	if (!value && o->value)
+	if (!value && o->value && !o->optional)
 		return diag_set(diag, -EINVAL, "--%s needs a value: --%s=%s", o->name, o->name,
 				o->value);
 	return o->take(c, value, diag);
@@ -219,8 +219,8 @@ static void command_help_option(FILE *f, const struct command_option *o)
 
 	if (o->letter)
 		snprintf(letter, sizeof(letter), "-%c, ", o->letter);
-	snprintf(left, sizeof(left), "%s--%s%s%s", letter, o->name, o->value ? "=" : "",
-		 o->value ?: "");
+	snprintf(left, sizeof(left), "%s--%s%s%s%s%s", letter, o->name, o->optional ? "[" : "",
+		 o->value ? "=" : "", o->value ?: "", o->optional ? "]" : "");
 	command_help_row(f, left, o->help);
 }
 

@@ -12,11 +12,12 @@
 #include <stdio.h>
 
 #include "base/diag.h"
+#include "format/format.h"
 #include "service/config.h"
 
 enum {
 	COMMAND_WORDS_MAX = 2,
-	COMMAND_OPTIONS_MAX = 4,
+	COMMAND_OPTIONS_MAX = 6,
 };
 
 /* All that the options of any verb can set. */
@@ -28,6 +29,11 @@ struct command {
 	bool help;
 	int timeout_ms; /* -1: none given */
 	bool reported;	/* a failure has been told already */
+	int status;	/* exit status of a verb that returns 0 */
+	/* check */
+	enum check_repair repair;
+	const char *undo;     /* file of saved metadata to put back; NULL: check */
+	const char *save_dir; /* NULL: beside the image */
 	const char *words[COMMAND_WORDS_MAX];
 	unsigned n_words;
 };
@@ -40,6 +46,7 @@ struct command_option {
 	int (*take)(struct command *c, const char *value, struct diag *diag);
 	/* The keys of config.h that stand in its value, NULL-terminated; NULL: none do */
 	const char *const *keys;
+	bool optional; /* the value may be left out, and is NULL then; else it stands behind "=" */
 };
 
 /* Every key that an export has. */

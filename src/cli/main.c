@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 
-/* fuseimg: disk images as raw files. Exit status: 0 done, 1 failed, 2 the command line is wrong. */
+/* fuseimg: disk images as raw files. Exit status: 0 done, 1 failed, 2 the command line is wrong;
+ * check has more. */
 
 #include <errno.h>
 #include <stdio.h>
@@ -45,7 +46,7 @@ static int main_verb(const struct verb *v, char **args)
 	if (r == 0)
 		r = output_finish(&diag);
 	if (r == 0)
-		return EXIT_DONE;
+		return command.status;
 	diag.error = r;
 	return command.reported ? EXIT_FAILED : main_complain(&diag);
 }

@@ -2,6 +2,7 @@
 #include "cli/verbs.h"
 
 #include <errno.h>
+#include <string.h>
 
 #include "base/parse.h"
 
@@ -17,6 +18,31 @@ static int take_keys(struct command *c, const char *value, struct diag *diag)
 /* What matters where an image is only looked at. The others are taken too, so that the options of a
  * mount fit everywhere. */
 static const char *const look_keys[] = {"format", "backing", NULL};
+
+static const char *const check_keys[] = {"format", "lock", NULL};
+
+static int take_repair(struct command *c, const char *value, struct diag *diag)
+{
+	if (!value || strcmp(value, "all") == 0)
+		c->repair = CHECK_REPAIR_ALL;
+	else if (strcmp(value, "leaks") == 0)
+		c->repair = CHECK_REPAIR_LEAKS;
+	else
+		return diag_set(diag, -EINVAL, "--repair=%s: allowed are leaks and all", value);
+	return 0;
+}
+
+static int take_save_dir(struct command *c, const char *value, struct diag *diag)
+{
+	c->save_dir = value;
+	return 0;
+}
+
+static int take_undo(struct command *c, const char *value, struct diag *diag)
+{
+	c->undo = value;
+	return 0;
+}
 
 static int take_foreground(struct command *c, const char *value, struct diag *diag)
 {
@@ -63,6 +89,33 @@ static const struct command_option option_look_keys = {
 	.take = take_keys,
 	.keys = look_keys,
 };
+static const struct command_option option_check_keys = {
+	.name = "options",
+	.letter = 'o',
+	.value = "KEY=VALUE,...",
+	.help = "How to open the image, see below",
+	.take = take_keys,
+	.keys = check_keys,
+};
+static const struct command_option option_repair = {
+	.name = "repair",
+	.value = "leaks|all",
+	.help = "Repair: only give back space that nothing uses (leaks), or everything",
+	.take = take_repair,
+	.optional = true,
+};
+static const struct command_option option_save_dir = {
+	.name = "save-dir",
+	.value = "DIR",
+	.help = "Where to save what a repair overwrites, instead of beside the image",
+	.take = take_save_dir,
+};
+static const struct command_option option_undo = {
+	.name = "undo",
+	.value = "FILE",
+	.help = "Put back what a repair has saved",
+	.take = take_undo,
+};
 static const struct command_option option_foreground = {
 	"foreground", 'f', NULL, "Serve from this process, until it is unmounted or Ctrl-C",
 	take_foreground};
@@ -104,6 +157,15 @@ const struct verb verbs[] = {
 		.help = "Show where the bytes of an image stand",
 		.options = {&option_look_keys, &option_json},
 		.run = verb_map,
+	},
+	{
+		.name = "check",
+		.words = "IMAGE",
+		.n_words = 1,
+		.help = "Look for errors in an image, and repair them",
+		.options = {&option_check_keys, &option_repair, &option_save_dir, &option_undo,
+			    &option_json},
+		.run = verb_check,
 	},
 	{
 		.name = "list",

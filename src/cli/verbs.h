@@ -11,6 +11,7 @@ int verb_mount(struct command *c, struct diag *diag);
 int verb_umount(struct command *c, struct diag *diag);
 int verb_info(struct command *c, struct diag *diag);
 int verb_map(struct command *c, struct diag *diag);
+int verb_check(struct command *c, struct diag *diag);
 int verb_list(struct command *c, struct diag *diag);
 
 #endif

@@ -208,4 +208,5 @@ const struct format format_qcow2 = {
 	.info = qcow2_info,
 	.snapshots = qcow2_snapshots,
 	.bitmaps = qcow2_bitmaps,
+	.check = qcow2_check,
 };

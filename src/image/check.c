@@ -50,6 +50,7 @@ int image_check(struct store *store, const char *format, struct check *check, st
 	r = img.format->open(&img, diag);
 	if (r < 0)
 		return r;
+	check->format = img.format->name;
 	check->unit = img.unit;
 	r = img.format->check(&img, check, diag);
 	img.format->close(&img);

@@ -1,0 +1,284 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "cli/verbs.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/checked.h"
+#include "base/locate.h"
+#include "base/lock.h"
+#include "base/parse.h"
+#include "cli/output.h"
+#include "cli/saved.h"
+#include "image/image.h"
+
+enum {
+	CHECK_STATUS_LEAKS = 3,
+	CHECK_STATUS_CORRUPT = 4,
+	CHECK_FINDINGS_MAX = 100, /* that are told */
+	CHECK_PROGRESS_MS = 200,
+};
+
+/* A check under way. */
+struct run {
+	struct check check;
+	const struct command *command;
+	struct store *store;
+	struct saved saved;
+	bool in_use;	   /* somebody writes the image meanwhile */
+	unsigned findings; /* told, or kept back */
+	struct json_object *list;
+	bool terminal; /* a person waits */
+	bool shown;    /* a progress line stands there */
+	struct timespec last;
+};
+
+static void check_hide_progress(struct run *run)
+{
+	if (run->shown)
+		fputs("\r\033[K", stderr);
+	run->shown = false;
+}
+
+static void check_progress(struct check *check, uint64_t done, uint64_t total)
+{
+	struct run *run = check->data;
+	struct timespec now;
+
+	if (!run->terminal)
+		return;
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	if ((now.tv_sec - run->last.tv_sec) * 1000 + (now.tv_nsec - run->last.tv_nsec) / 1000000 <
+	    CHECK_PROGRESS_MS)
+		return;
+	run->last = now;
+	fprintf(stderr, "\rChecking: %3" PRIu64 " %%", total ? done * 100 / total : 0);
+	run->shown = true;
+}
+
+static void check_found(struct check *check, bool leak, uint64_t n, const char *text)
+{
+	struct run *run = check->data;
+	struct json_object *o;
+
+	if (run->findings++ >= CHECK_FINDINGS_MAX)
+		return;
+	if (!run->list) {
+		check_hide_progress(run);
+		printf("%s: %s\n", leak ? "leak" : "error", text);
+		return;
+	}
+	o = json_object_new_object();
+	output_json_add(o, "kind", output_json_string(leak ? "leak" : "corruption"));
+	output_json_add(o, "count", json_object_new_uint64(n));
+	output_json_add(o, "text", output_json_string(text));
+	json_object_array_add(run->list, o);
+}
+
+static int check_save(struct check *check, const void *bytes, size_t len, uint64_t off)
+{
+	struct run *run = check->data;
+
+	return saved_write(&run->saved, bytes, len, off);
+}
+
+static int check_save_flush(struct check *check)
+{
+	struct run *run = check->data;
+
+	return saved_flush(&run->saved);
+}
+
+/* The image is ours alone, or (with lock=no, which is for people who know better) is not. */
+static int check_lock(struct run *run, int fd, const char *path, bool writable, struct diag *diag)
+{
+	struct diag why = {0};
+
+	if (run->command->config.lock)
+		return lock_image(fd, path, writable, diag);
+	/* Only to tell: what is read while somebody writes may not fit together */
+	if (!writable && lock_image(fd, path, false, &why) == -EBUSY) {
+		run->in_use = true;
+		fprintf(stderr, "fuseimg: %s\nfuseimg: What is found may therefore be wrong\n",
+			why.text);
+	}
+	return 0;
+}
+
+static int check_open(struct run *run, bool writable, struct diag *diag)
+{
+	_cleanup_free_ char *path = NULL;
+	int fd, r;
+
+	r = locate_open_image(run->command->words[0], writable, false, &fd, &path, diag);
+	if (r < 0)
+		return r;
+	r = check_lock(run, fd, path, writable, diag);
+	if (r < 0) {
+		close(fd);
+		return r;
+	}
+	return store_file_new(fd, path, &run->store, diag);
+}
+
+static int check_status(const struct check *check)
+{
+	return check->corruptions ? CHECK_STATUS_CORRUPT : check->leaks ? CHECK_STATUS_LEAKS : 0;
+}
+
+static void check_text_counts(const struct run *run)
+{
+	const struct check *c = &run->check;
+
+	if (run->findings > CHECK_FINDINGS_MAX)
+		printf("... and %u more\n", run->findings - CHECK_FINDINGS_MAX);
+	if (c->corruptions_fixed || c->leaks_fixed)
+		printf("Repaired: %" PRIu64 " errors, %" PRIu64 " leaked clusters\n",
+		       c->corruptions_fixed, c->leaks_fixed);
+	if (run->saved.path) {
+		fputs("What was overwritten is saved in ", stdout);
+		output_name(run->saved.path);
+		putchar('\n');
+	}
+	if (c->corruptions)
+		printf("%" PRIu64 " errors: the image is corrupt\n", c->corruptions);
+	if (c->leaks) {
+		printf("%" PRIu64 " leaked clusters, which do no harm but take up to ", c->leaks);
+		output_size(c->leaks * c->unit);
+		putchar('\n');
+	}
+	if (!c->corruptions && !c->leaks)
+		printf("No errors%s\n", c->corruptions_fixed || c->leaks_fixed ? " any more" : "");
+}
+
+static double check_percent(uint64_t part, uint64_t whole)
+{
+	return whole ? (double)part * 100 / (double)whole : 0;
+}
+
+static void check_text_figures(const struct check *c)
+{
+	printf("%" PRIu64 " of %" PRIu64 " clusters are allocated (%.1f %%), %.1f %% of these "
+	       "fragmented, %.1f %% compressed\n",
+	       c->allocated, c->total, check_percent(c->allocated, c->total),
+	       check_percent(c->fragmented, c->allocated), check_percent(c->packed, c->allocated));
+	fputs("The image ends at ", stdout);
+	output_size(c->end);
+	putchar('\n');
+}
+
+/* The last line: what to do now. */
+static void check_text_advice(const struct run *run)
+{
+	const struct check *c = &run->check;
+	const char *name = run->store->name;
+
+	if (run->in_use)
+		printf("The image is in use: check again when it is not\n");
+	else if (c->corruptions && c->repair == CHECK_REPAIR_ALL)
+		printf("What is left cannot be repaired: save what can be read, with fuseimg mount "
+		       "-o ro or qemu-img convert\n");
+	else if (c->kept_leaks && c->repair == CHECK_REPAIR_LEAKS)
+		printf("Leaks were left alone, since damaged tables may need them\n");
+	if (c->corruptions && c->repair != CHECK_REPAIR_ALL && !run->in_use) {
+		fputs("To repair all of it (a copy of the image first is wise): fuseimg check "
+		      "--repair=all ",
+		      stdout);
+		output_name(name);
+		putchar('\n');
+	} else if (c->leaks && c->repair == CHECK_ONLY && !run->in_use) {
+		fputs("To give the space back: fuseimg check --repair=leaks ", stdout);
+		output_name(name);
+		putchar('\n');
+	} else if (c->marked_dirty || c->marked_corrupt) {
+		printf("The image is marked %s; fuseimg check --repair takes the mark away\n",
+		       c->marked_corrupt ? "corrupt" : "as not closed cleanly");
+	}
+}
+
+/* Names as in qemu-img check where the meaning is the same. */
+static void check_json(struct run *run)
+{
+	_cleanup_json_ struct json_object *o = json_object_new_object();
+	const struct check *c = &run->check;
+	const struct {
+		const char *key;
+		uint64_t value;
+	} numbers[] = {
+		{"check-errors", 0},
+		{"corruptions", c->corruptions},
+		{"leaks", c->leaks},
+		{"corruptions-fixed", c->corruptions_fixed},
+		{"leaks-fixed", c->leaks_fixed},
+		{"image-end-offset", c->end},
+		{"total-clusters", c->total},
+		{"allocated-clusters", c->allocated},
+		{"fragmented-clusters", c->fragmented},
+		{"compressed-clusters", c->packed},
+	};
+
+	output_json_add(o, "filename", output_json_string(run->store->name));
+	output_json_add(o, "format", output_json_string(c->format));
+	for (size_t i = 0; i < ARRAY_SIZE(numbers); i++)
+		output_json_add(o, numbers[i].key, json_object_new_uint64(numbers[i].value));
+	output_json_add(o, "dirty", json_object_new_boolean(c->marked_dirty));
+	output_json_add(o, "corrupt", json_object_new_boolean(c->marked_corrupt));
+	output_json_add(o, "in-use", json_object_new_boolean(run->in_use));
+	output_json_add(o, "saved", output_json_string(run->saved.path));
+	output_json_add(o, "findings", TAKE_PTR(run->list));
+	output_json(o, true);
+}
+
+static int check_run(struct run *run, struct diag *diag)
+{
+	const struct command *command = run->command;
+	bool writable = command->repair != CHECK_ONLY;
+	int r = check_open(run, writable, diag);
+
+	if (r < 0)
+		return r;
+	saved_init(&run->saved, run->store->name, command->save_dir, run->store, diag);
+	run->check = (struct check){
+		.repair = command->repair,
+		.data = run,
+		.found = check_found,
+		.progress = check_progress,
+		.save = check_save,
+		.save_flush = check_save_flush,
+	};
+	if (command->json)
+		run->list = json_object_new_array();
+	r = image_check(run->store, command->config.format, &run->check, diag);
+	check_hide_progress(run);
+	return r;
+}
+
+static int check_undo(struct run *run, struct diag *diag)
+{
+	int r = check_open(run, true, diag);
+
+	return r < 0 ? r : saved_undo(run->command->undo, run->store, diag);
+}
+
+int verb_check(struct command *c, struct diag *diag)
+{
+	struct run run = {.command = c, .terminal = isatty(STDERR_FILENO) == 1, .saved.fd = -1};
+	int r = c->undo ? check_undo(&run, diag) : check_run(&run, diag);
+
+	if (r == 0 && !c->undo) {
+		c->status = check_status(&run.check);
+		if (c->json) {
+			check_json(&run);
+		} else {
+			check_text_counts(&run);
+			check_text_figures(&run.check);
+			check_text_advice(&run);
+		}
+	}
+	json_putp(&run.list);
+	saved_done(&run.saved);
+	store_close(run.store);
+	return r;
+}
