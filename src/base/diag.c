@@ -6,6 +6,21 @@
 #include <stdio.h>
 #include <string.h>
 
+/* What fits; the text that was there is gone. */
+static void diag_format(struct diag *diag, const char *fmt, va_list ap)
+	__attribute__((format(printf, 2, 0)));
+static void diag_format(struct diag *diag, const char *fmt, va_list ap)
+{
+	vsnprintf(diag->text, sizeof(diag->text), fmt, ap);
+}
+
+static void diag_append(struct diag *diag, const char *text)
+{
+	size_t n = strlen(diag->text);
+
+	snprintf(diag->text + n, sizeof(diag->text) - n, ": %s", text);
+}
+
 int diag_set(struct diag *diag, int error, const char *fmt, ...)
 {
 	va_list ap;
@@ -14,7 +29,7 @@ int diag_set(struct diag *diag, int error, const char *fmt, ...)
 		return error;
 	diag->error = error;
 	va_start(ap, fmt);
-	vsnprintf(diag->text, sizeof(diag->text), fmt, ap);
+	diag_format(diag, fmt, ap);
 	va_end(ap);
 	return error;
 }
@@ -22,16 +37,14 @@ int diag_set(struct diag *diag, int error, const char *fmt, ...)
 int diag_errno(struct diag *diag, int error, const char *fmt, ...)
 {
 	va_list ap;
-	size_t n;
 
 	if (!diag)
 		return error;
 	diag->error = error;
 	va_start(ap, fmt);
-	vsnprintf(diag->text, sizeof(diag->text), fmt, ap);
+	diag_format(diag, fmt, ap);
 	va_end(ap);
-	n = strlen(diag->text);
-	snprintf(diag->text + n, sizeof(diag->text) - n, ": %s", strerrordesc_np(-error) ?: "?");
+	diag_append(diag, strerrordesc_np(-error) ?: "?");
 	return error;
 }
 
@@ -39,16 +52,14 @@ int diag_prefix(struct diag *diag, const char *fmt, ...)
 {
 	char old[DIAG_MAX];
 	va_list ap;
-	size_t n;
 
 	if (!diag)
 		return 0;
 	memcpy(old, diag->text, sizeof(old));
 	va_start(ap, fmt);
-	vsnprintf(diag->text, sizeof(diag->text), fmt, ap);
+	diag_format(diag, fmt, ap);
 	va_end(ap);
-	n = strlen(diag->text);
-	snprintf(diag->text + n, sizeof(diag->text) - n, ": %s", old);
+	diag_append(diag, old);
 	return diag->error;
 }
 

@@ -24,7 +24,7 @@
 #include "base/cleanup.h"
 #include "cli/output.h"
 #include "service/busy.h"
-#include "service/mounts.h"
+#include "base/mounts.h"
 #include "service/registry.h"
 #include "session/session.h"
 

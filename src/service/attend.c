@@ -25,7 +25,7 @@
 #include "base/checked.h"
 #include "base/cleanup.h"
 #include "base/log.h"
-#include "service/mounts.h"
+#include "base/mounts.h"
 #include "service/program.h"
 
 enum {

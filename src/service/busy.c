@@ -15,7 +15,7 @@
 #include "base/cleanup.h"
 #include "base/diag.h"
 #include "base/io.h"
-#include "service/mounts.h"
+#include "base/mounts.h"
 
 DEFINE_CLEANUP(DIR *, closedir);
 #define _cleanup_closedir_ _cleanup_(closedirp)

@@ -18,7 +18,7 @@
 #include <sys/wait.h>
 
 #include "base/cleanup.h"
-#include "service/mounts.h"
+#include "base/mounts.h"
 #include "session/session.h"
 
 enum {

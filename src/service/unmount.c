@@ -22,7 +22,7 @@
 #include "base/io.h"
 #include "base/log.h"
 #include "service/busy.h"
-#include "service/mounts.h"
+#include "base/mounts.h"
 
 enum {
 	UNMOUNT_QUICK_MAX = 10, /* attempts that follow fast: udev and the like go away soon */

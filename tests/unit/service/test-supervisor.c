@@ -27,7 +27,7 @@
 
 #include "base/cleanup.h"
 #include "base/log.h"
-#include "service/mounts.h"
+#include "base/mounts.h"
 #include "service/supervisor.h"
 
 enum {

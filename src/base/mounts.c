@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-#include "service/mounts.h"
+#include "base/mounts.h"
 
 #include <errno.h>
 #include <stdio.h>

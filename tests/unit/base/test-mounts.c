@@ -9,7 +9,7 @@
 #include <string.h>
 #include <sys/sysmacros.h>
 
-#include "service/mounts.h"
+#include "base/mounts.h"
 
 static void test_parse(void **state)
 {
