@@ -33,8 +33,10 @@ int opener_open_image(const char *path, const struct config *config, struct imag
 		      struct diag *diag)
 {
 	struct opener o = {.opener = {.open = opener_open}, .config = config};
-	const struct image_options options = {
-		.format = config->format, .read_only = true, .opener = &o.opener};
+	const struct image_options options = {.format = config->format,
+					      .read_only = true,
+					      .snapshot = config->snapshot,
+					      .opener = &o.opener};
 	struct store *store = NULL;
 	char *real;
 	int fd, r;

@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <string.h>
+#include <time.h>
 
 #include "base/parse.h"
 #include "cli/opener.h"
@@ -59,6 +60,67 @@ static void info_text_size(const char *label, uint64_t bytes)
 	putchar('\n');
 }
 
+static void info_text_quoted(const char *name)
+{
+	putchar('"');
+	output_name(name);
+	putchar('"');
+}
+
+/* As local time, like qemu-img. */
+static void info_text_date(time_t when)
+{
+	char text[64] = "";
+	struct tm tm;
+
+	if (localtime_r(&when, &tm))
+		strftime(text, sizeof(text), "%Y-%m-%d %H:%M:%S", &tm);
+	fputs(text, stdout);
+}
+
+static int info_text_snapshot(void *data, const struct format_snapshot *s)
+{
+	info_label("snapshot");
+	output_name(s->id);
+	putchar(' ');
+	info_text_quoted(s->name);
+	fputs(", ", stdout);
+	info_text_date(s->date_sec);
+	if (s->has_size) {
+		fputs(", ", stdout);
+		output_size(s->size);
+	}
+	if (s->vm_state_size > 0) {
+		fputs(", and of the running machine ", stdout);
+		output_size(s->vm_state_size);
+	}
+	putchar('\n');
+	return ferror(stdout) ? -EIO : 0;
+}
+
+static int info_text_bitmap(void *data, const struct format_bitmap *b)
+{
+	info_label("bitmap");
+	info_text_quoted(b->name);
+	fputs(", granularity ", stdout);
+	output_size(b->granularity);
+	fputs(b->automatic ? ", follows every write" : "", stdout);
+	fputs(b->in_use ? ", in use: not valid" : "", stdout);
+	putchar('\n');
+	return ferror(stdout) ? -EIO : 0;
+}
+
+static int info_text_lists(struct image *img, struct diag *diag)
+{
+	int r = 0;
+
+	if (img->format->snapshots)
+		r = img->format->snapshots(img, info_text_snapshot, NULL, diag);
+	if (r == 0 && img->format->bitmaps)
+		r = img->format->bitmaps(img, info_text_bitmap, NULL, diag);
+	return r;
+}
+
 static void info_text(const struct info *i)
 {
 	const struct image *img = i->img;
@@ -104,6 +166,53 @@ static struct json_object *info_json_features(const struct format_info *features
 	return o;
 }
 
+static int info_json_snapshot(void *data, const struct format_snapshot *s)
+{
+	struct json_object *o = json_object_new_object(), *list = data;
+
+	output_json_add(o, "id", output_json_string(s->id));
+	output_json_add(o, "name", output_json_string(s->name));
+	output_json_add(o, "date-sec", json_object_new_uint64(s->date_sec));
+	output_json_add(o, "date-nsec", json_object_new_uint64(s->date_nsec));
+	output_json_add(o, "vm-clock-sec", json_object_new_uint64(s->vm_clock_nsec / 1000000000));
+	output_json_add(o, "vm-clock-nsec", json_object_new_uint64(s->vm_clock_nsec % 1000000000));
+	output_json_add(o, "vm-state-size", json_object_new_uint64(s->vm_state_size));
+	if (s->has_size)
+		output_json_add(o, "disk-size", json_object_new_uint64(s->size));
+	json_object_array_add(list, o);
+	return 0;
+}
+
+static int info_json_bitmap(void *data, const struct format_bitmap *b)
+{
+	struct json_object *o = json_object_new_object(), *flags = json_object_new_array();
+	struct json_object *list = data;
+
+	if (b->in_use)
+		json_object_array_add(flags, output_json_string("in-use"));
+	if (b->automatic)
+		json_object_array_add(flags, output_json_string("auto"));
+	output_json_add(o, "name", output_json_string(b->name));
+	output_json_add(o, "granularity", json_object_new_uint64(b->granularity));
+	output_json_add(o, "flags", flags);
+	json_object_array_add(list, o);
+	return 0;
+}
+
+static int info_json_lists(struct json_object *o, struct image *img, struct diag *diag)
+{
+	struct json_object *snapshots = json_object_new_array(), *bitmaps = json_object_new_array();
+	int r = 0;
+
+	output_json_add(o, "snapshots", snapshots);
+	output_json_add(o, "bitmaps", bitmaps);
+	if (img->format->snapshots)
+		r = img->format->snapshots(img, info_json_snapshot, snapshots, diag);
+	if (r == 0 && img->format->bitmaps)
+		r = img->format->bitmaps(img, info_json_bitmap, bitmaps, diag);
+	return r;
+}
+
 /* Names as in qemu-img info where the meaning is the same. */
 static struct json_object *info_json(const struct info *i)
 {
@@ -127,6 +236,22 @@ static struct json_object *info_json(const struct info *i)
 	return o;
 }
 
+static int info_json_file(struct image *img, struct json_object **ret, struct diag *diag)
+{
+	_cleanup_json_ struct json_object *o = NULL;
+	struct info info;
+	int r = info_collect(img, &info, diag);
+
+	if (r < 0)
+		return r;
+	o = info_json(&info);
+	r = info_json_lists(o, img, diag);
+	if (r < 0)
+		return r;
+	*ret = TAKE_PTR(o);
+	return 0;
+}
+
 static int info_print_chain_text(struct image *img, struct diag *diag)
 {
 	struct info info;
@@ -139,6 +264,9 @@ static int info_print_chain_text(struct image *img, struct diag *diag)
 		if (!first)
 			fputs("\nbacked by ", stdout);
 		info_text(&info);
+		r = info_text_lists(img, diag);
+		if (r < 0)
+			return r;
 	}
 	return 0;
 }
@@ -148,19 +276,19 @@ static int info_print_chain_json(struct image *img, struct diag *diag)
 {
 	_cleanup_json_ struct json_object *top = NULL;
 	struct json_object *chain;
-	struct info info;
-	int r = info_collect(img, &info, diag);
+	int r = info_json_file(img, &top, diag);
 
 	if (r < 0)
 		return r;
-	top = info_json(&info);
 	chain = json_object_new_array();
 	output_json_add(top, "backing", chain);
 	while ((img = image_backing(img))) {
-		r = info_collect(img, &info, diag);
+		struct json_object *below;
+
+		r = info_json_file(img, &below, diag);
 		if (r < 0)
 			return r;
-		json_object_array_add(chain, info_json(&info));
+		json_object_array_add(chain, below);
 	}
 	output_json(top, true);
 	return 0;

@@ -17,7 +17,7 @@ static int take_keys(struct command *c, const char *value, struct diag *diag)
 
 /* What matters where an image is only looked at. The others are taken too, so that the options of a
  * mount fit everywhere. */
-static const char *const look_keys[] = {"format", "backing", NULL};
+static const char *const look_keys[] = {"format", "snapshot", "backing", NULL};
 
 static const char *const check_keys[] = {"format", "lock", NULL};
 

@@ -48,7 +48,9 @@ struct image_opener {
 struct image_options {
 	const char *format; /* NULL or "auto": by magic */
 	bool read_only;
-	bool discard; /* image_discard() gives host space back; else it only zeroes */
+	const char *snapshot; /* id or name of an internal snapshot of the top image, which is then
+				 the disk; with read_only. NULL: the disk as it is now */
+	bool discard;	      /* image_discard() gives host space back; else it only zeroes */
 	struct image_opener *opener; /* NULL: images that name other files are refused */
 };
 

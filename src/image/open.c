@@ -131,9 +131,22 @@ static int image_format_backing(const struct image *overlay, struct store *store
 	return 0;
 }
 
+static int image_open_format(struct image *img, const char *snapshot, struct diag *diag)
+{
+	int r;
+
+	if (snapshot && !img->format->snapshots)
+		return diag_set(diag, -EOPNOTSUPP, "%s: %s images have no internal snapshots",
+				img->name, img->format->name);
+	img->snapshot = snapshot;
+	r = img->format->open(img, diag);
+	img->snapshot = NULL;
+	return r;
+}
+
 /* One file of the chain up to its header. Takes over the store, also on failure. */
 static int image_open_file(struct store *store, const struct format *format, bool read_only,
-			   struct image **ret, struct diag *diag)
+			   const char *snapshot, struct image **ret, struct diag *diag)
 {
 	struct image *img = calloc(1, sizeof(*img));
 	int r;
@@ -148,7 +161,7 @@ static int image_open_file(struct store *store, const struct format *format, boo
 	img->format = format;
 	img->read_only = read_only;
 	img->unit = 1;
-	r = format->open(img, diag);
+	r = image_open_format(img, snapshot, diag);
 	if (r < 0) {
 		image_free(img);
 		return r;
@@ -200,7 +213,7 @@ static int image_open_backing(struct image *img, const struct image_options *opt
 		r = image_format_backing(img, store, &format, diag);
 	if (r < 0)
 		return r;
-	return image_open_file(TAKE_PTR(store), format, true, &img->core->backing, diag);
+	return image_open_file(TAKE_PTR(store), format, true, NULL, &img->core->backing, diag);
 }
 
 /* The rest of the chain below top. */
@@ -258,14 +271,18 @@ int image_open(struct store *store, const struct image_options *options, struct 
 	struct image *img = NULL;
 	int r;
 
-	r = image_seen_add(&seen, store, diag);
+	if (options->snapshot && !options->read_only)
+		r = diag_set(diag, -EROFS, "%s: an internal snapshot can only be read",
+			     store->name);
+	else
+		r = image_seen_add(&seen, store, diag);
 	if (r == 0)
 		r = image_format_top(store, options, &format, diag);
 	if (r < 0) {
 		store_close(store);
 		return r;
 	}
-	r = image_open_file(store, format, options->read_only, &img, diag);
+	r = image_open_file(store, format, options->read_only, options->snapshot, &img, diag);
 	if (r < 0)
 		return r;
 	r = image_open_chain(img, options, &seen, diag);

@@ -19,7 +19,8 @@
 
 enum {
 	CONFIG_KEY_MAX = 32,
-	CONFIG_FORMAT_MAX = 31, /* what struct worker_config takes, without the NUL */
+	CONFIG_FORMAT_MAX = 31,	   /* what struct worker_config takes, without the NUL */
+	CONFIG_SNAPSHOT_MAX = 255, /* likewise; QEMU takes no longer names */
 };
 
 /* One row of the table. set() answers -EINVAL or -ERANGE for a value that is not one of `values`,
@@ -59,6 +60,14 @@ static int config_set_format(struct config *c, const struct config_key *k, const
 			     struct diag *diag)
 {
 	if (strlen(value) > CONFIG_FORMAT_MAX)
+		return -EINVAL;
+	return config_set_string(c, k, value, diag);
+}
+
+static int config_set_snapshot(struct config *c, const struct config_key *k, const char *value,
+			       struct diag *diag)
+{
+	if (strlen(value) > CONFIG_SNAPSHOT_MAX)
 		return -EINVAL;
 	return config_set_string(c, k, value, diag);
 }
@@ -198,6 +207,8 @@ static const struct config_key config_keys[] = {
 	 "format of the image; a writable raw image must be stated"},
 	{"read_only", config_set_bool, FIELD(read_only), true, "yes|no",
 	 "nobody can write, and the image file is opened for reading only"},
+	{"snapshot", config_set_snapshot, FIELD(snapshot), false, "ID|NAME",
+	 "show an internal snapshot of the image; together with read_only"},
 	{"growable", config_set_bool, FIELD(growable), true, "yes|no",
 	 "truncate and writes past the end change the size of the disk"},
 	{"discard", config_set_discard, FIELD(discard), false, "unmap|ignore",
@@ -237,6 +248,7 @@ void config_done(struct config *c)
 {
 	free(c->image);
 	free(c->format);
+	free(c->snapshot);
 	locate_policy_done(&c->backing);
 	memset(c, 0, sizeof(*c));
 }

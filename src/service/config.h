@@ -26,8 +26,9 @@ enum config_tristate {
 };
 
 struct config {
-	char *image;  /* IMAGE= */
-	char *format; /* FORMAT=, "auto" */
+	char *image;	/* IMAGE= */
+	char *format;	/* FORMAT=, "auto" */
+	char *snapshot; /* SNAPSHOT=: an internal snapshot, by id or name; needs read_only. NULL */
 	bool read_only;
 	bool growable;
 	bool discard;	/* DISCARD=unmap */

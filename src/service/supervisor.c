@@ -112,9 +112,14 @@ static int supervisor_open_image(struct supervisor *s, struct diag *diag)
 	_cleanup_close_ int probe = -1;
 	_cleanup_free_ char *path = NULL;
 	bool writable = !s->config->read_only;
-	int r = locate_open_image(s->config->image, writable, s->config->direct_io, &s->image_fd,
-				  &s->image, diag);
+	int r;
 
+	if (writable && s->config->snapshot)
+		return diag_set(diag, -EROFS,
+				"an internal snapshot can only be read: with -o snapshot= also say "
+				"-o ro");
+	r = locate_open_image(s->config->image, writable, s->config->direct_io, &s->image_fd,
+			      &s->image, diag);
 	if (!writable || (r != -EACCES && r != -EPERM && r != -EROFS))
 		return r;
 	if (locate_open_image(s->config->image, false, false, &probe, &path, NULL) < 0)
@@ -144,6 +149,7 @@ static void supervisor_fill_worker_config(struct supervisor *s)
 	struct worker_config *w = &s->worker_config;
 
 	snprintf(w->format, sizeof(w->format), "%s", c->format);
+	snprintf(w->snapshot, sizeof(w->snapshot), "%s", c->snapshot ?: "");
 	w->read_only = c->read_only;
 	w->growable = c->growable;
 	w->discard = c->discard;

@@ -69,7 +69,8 @@ static bool channel_config_ok(const struct worker_config *c)
 	for (size_t i = 0; i < ARRAY_SIZE(bools); i++)
 		if (!channel_bool_ok(bools[i]))
 			return false;
-	return channel_text_ok(c->format, sizeof(c->format)) && c->threads <= SLOTS_MAX;
+	return channel_text_ok(c->format, sizeof(c->format)) &&
+	       channel_text_ok(c->snapshot, sizeof(c->snapshot)) && c->threads <= SLOTS_MAX;
 }
 
 static bool channel_msg_ok(const struct channel_msg *m)

@@ -62,7 +62,8 @@ enum channel_type {
 
 /* What a worker must know to serve; in START. */
 struct worker_config {
-	char format[32]; /* "auto" or a format's name */
+	char format[32];    /* "auto" or a format's name */
+	char snapshot[256]; /* an internal snapshot by id or name; "": the disk as it is now */
 	bool read_only;
 	bool growable;
 	bool discard;	 /* punched space goes back to the host */

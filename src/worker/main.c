@@ -115,6 +115,7 @@ static int worker_open_image(struct worker *w, struct store *store, struct diag 
 	struct image_options options = {
 		.format = w->config.format,
 		.read_only = w->config.read_only,
+		.snapshot = *w->config.snapshot ? w->config.snapshot : NULL,
 		.discard = w->config.discard,
 		.opener = &w->opener.base,
 	};

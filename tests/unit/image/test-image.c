@@ -296,6 +296,16 @@ static void test_open_errors(void **state)
 
 	assert_int_equal(store_memory_from("disk", "data", 4, MIB(1), &s), 0);
 	o = (struct image_options){.read_only = true};
+	o.snapshot = "one";
+	assert_int_equal(image_open(s, &o, &img, &diag), -EOPNOTSUPP);
+	assert_non_null(strstr(diag.text, "raw images have no internal snapshots"));
+	assert_int_equal(store_memory_from("disk", "data", 4, MIB(1), &s), 0);
+	o.read_only = false;
+	assert_int_equal(image_open(s, &o, &img, &diag), -EROFS);
+	assert_null(img);
+
+	assert_int_equal(store_memory_from("disk", "data", 4, MIB(1), &s), 0);
+	o = (struct image_options){.read_only = true};
 	assert_int_equal(image_open(s, &o, &img, &diag), 0);
 	assert_string_equal(img->format->name, "raw");
 	assert_int_equal(image_close(img), 0);

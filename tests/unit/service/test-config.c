@@ -40,6 +40,7 @@ static void test_defaults(void **state)
 
 	assert_string_equal(c->format, "auto");
 	assert_null(c->image);
+	assert_null(c->snapshot);
 	assert_false(c->read_only);
 	assert_false(c->growable);
 	assert_true(c->discard);
@@ -65,6 +66,8 @@ static void test_each_key(void **state)
 	assert_true(c->read_only);
 	assert_int_equal(config_set(c, "READ_ONLY", "No", NULL), 0);
 	assert_false(c->read_only);
+	assert_int_equal(config_set(c, "snapshot", "before the upgrade", NULL), 0);
+	assert_string_equal(c->snapshot, "before the upgrade");
 	assert_int_equal(config_set(c, "growable", "1", NULL), 0);
 	assert_true(c->growable);
 	assert_int_equal(config_set(c, "discard", "ignore", NULL), 0);
@@ -115,6 +118,7 @@ static void test_owner_and_group(void **state)
 static void test_refusals_name_what_is_allowed(void **state)
 {
 	struct config *c = *state;
+	char long_name[257] = "";
 
 	assert_refused(c, "read_only", "maybe", "read_only=maybe: must be yes|no");
 	assert_refused(c, "discard", "yes", "must be unmap|ignore");
@@ -124,6 +128,12 @@ static void test_refusals_name_what_is_allowed(void **state)
 	assert_refused(c, "mode", "1777", "must be 000..777");
 	assert_refused(c, "mode", "rw", "must be 000..777");
 	assert_refused(c, "image", "", "must be PATH");
+	assert_refused(c, "snapshot", "", "must be ID|NAME");
+	assert_refused(c, "snapshot", NULL, "snapshot needs a value: snapshot=ID|NAME");
+	memset(long_name, 'x', sizeof(long_name) - 1);
+	assert_refused(c, "snapshot", long_name, "must be ID|NAME");
+	long_name[255] = '\0';
+	assert_int_equal(config_set(c, "snapshot", long_name, NULL), 0);
 	assert_refused(c, "image", NULL, "image needs a value: image=PATH");
 	assert_refused(c, "format", "a-name-that-is-longer-than-any-format", "must be auto|raw");
 	assert_refused(c, "backing", "relative/dir", "relative/dir");

@@ -150,6 +150,8 @@ static void test_bad_values(void **state)
 	REFUSED(memset(msg.parent, 'x', sizeof(msg.parent)));
 	REFUSED(msg.type = CHANNEL_START;
 		memset(msg.config.format, 'x', sizeof(msg.config.format)));
+	REFUSED(msg.type = CHANNEL_START;
+		memset(msg.config.snapshot, 'x', sizeof(msg.config.snapshot)));
 	REFUSED(msg.type = CHANNEL_START; memset(&msg.config.page_cache, 0xff, 1));
 	REFUSED(msg.type = CHANNEL_START; msg.config.threads = SLOTS_MAX + 1);
 	REFUSED(msg.type = CHANNEL_OPENED;
