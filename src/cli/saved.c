@@ -21,10 +21,11 @@ enum {
 	SAVED_NAMES_MAX = 100, /* repairs in one second */
 };
 
-void saved_init(struct saved *s, const char *image, const char *dir, struct store *store,
+void saved_init(struct saved *s, const char *image, const char *dir, uint64_t image_size,
 		struct diag *diag)
 {
-	*s = (struct saved){.image = image, .dir = dir, .store = store, .diag = diag, .fd = -1};
+	*s = (struct saved){
+		.image = image, .dir = dir, .image_size = image_size, .diag = diag, .fd = -1};
 }
 
 void saved_done(struct saved *s)
@@ -67,13 +68,9 @@ static int saved_create(struct saved *s)
 
 static int saved_begin(struct saved *s)
 {
-	uint8_t size_disk[8];
-	uint64_t size;
-	int r;
+	uint8_t size[8];
+	int r = saved_create(s);
 
-	r = store_size(s->store, &size);
-	if (r == 0)
-		r = saved_create(s);
 	if (r < 0) {
 		free(TAKE_PTR(s->path));
 		return diag_errno(s->diag, r,
@@ -81,9 +78,9 @@ static int saved_begin(struct saved *s)
 				  "--save-dir)",
 				  s->image);
 	}
-	be64_put(size_disk, size);
+	be64_put(size, s->image_size);
 	r = io_write(s->fd, SAVED_MAGIC, SAVED_MAGIC_BYTES);
-	return r < 0 ? r : io_write(s->fd, size_disk, sizeof(size_disk));
+	return r < 0 ? r : io_write(s->fd, size, sizeof(size));
 }
 
 static int saved_failed(struct saved *s, int error)

@@ -12,16 +12,16 @@
 #include "store/store.h"
 
 struct saved {
-	const char *image; /* path */
-	const char *dir;   /* NULL: that of the image */
-	struct store *store;
+	const char *image;   /* path */
+	const char *dir;     /* NULL: that of the image */
+	uint64_t image_size; /* before the repair */
 	struct diag *diag;
 	int fd;	    /* -1: nothing was saved */
 	char *path; /* of the file; NULL: nothing was saved */
 };
 
-/* store: of the image, not modified yet. All of them are borrowed. */
-void saved_init(struct saved *s, const char *image, const char *dir, struct store *store,
+/* image_size: as it is, before the repair begins. The others are borrowed. */
+void saved_init(struct saved *s, const char *image, const char *dir, uint64_t image_size,
 		struct diag *diag);
 void saved_done(struct saved *s);
 

@@ -235,11 +235,14 @@ static int check_run(struct run *run, struct diag *diag)
 {
 	const struct command *command = run->command;
 	bool writable = command->repair != CHECK_ONLY;
+	uint64_t size;
 	int r = check_open(run, writable, diag);
 
+	if (r == 0)
+		r = store_size(run->store, &size);
 	if (r < 0)
 		return r;
-	saved_init(&run->saved, run->store->name, command->save_dir, run->store, diag);
+	saved_init(&run->saved, run->store->name, command->save_dir, size, diag);
 	run->check = (struct check){
 		.repair = command->repair,
 		.data = run,

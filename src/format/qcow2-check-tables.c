@@ -208,7 +208,8 @@ static int qcow2_check_bad_tables(struct qcow2_check *c)
 	return r < 0 ? r : qcow2_patches_apply(c);
 }
 
-/* Reading a table that the file cuts off is an error when the image is used. */
+/* Reading a table that the file cuts off is an error when the image is used. (L1 tables seldom end
+ * with their cluster.) */
 static int qcow2_check_cut_off(struct qcow2_check *c)
 {
 	const struct qcow2_zone *zone = qcow2_zones_find(&c->zones, c->clusters - 1);
@@ -217,7 +218,7 @@ static int qcow2_check_cut_off(struct qcow2_check *c)
 
 	if (r < 0)
 		return diag_errno(c->diag, r, "%s: cannot read its size", c->q->img->name);
-	if (size >= end || !zone || zone->kind == QCOW2_ZONE_HEADER)
+	if (size >= end || !zone || zone->kind < QCOW2_ZONE_L2)
 		return 0;
 	qcow2_found(c, QCOW2_UNSOUND, 1, "the file ends at 0x%llx, inside the %s at 0x%llx",
 		    (ull)size, qcow2_zone_name(zone->kind),

@@ -102,16 +102,26 @@ struct qcow2_run qcow2_entry_names(const struct qcow2 *q, const uint64_t *e)
 	return run;
 }
 
-/* What is wrong with the place that an entry names, or NULL. */
-static const char *qcow2_place_problem(struct qcow2_check *c, const uint64_t *e)
+/* Metadata among what an entry names, or NULL. */
+static const struct qcow2_zone *qcow2_entry_zone(struct qcow2_check *c, const uint64_t *e)
 {
 	struct qcow2_run run = qcow2_entry_names(c->q, e);
 	const struct qcow2_zone *zone = NULL;
 
-	if (!range_inside(run.first, run.n, c->clusters))
-		return "outside the file";
 	for (uint64_t i = 0; !zone && i < run.n; i++)
 		zone = qcow2_zones_find(&c->zones, run.first + i);
+	return zone;
+}
+
+/* What is wrong with the place that an entry names, or NULL. */
+static const char *qcow2_place_problem(struct qcow2_check *c, const uint64_t *e)
+{
+	struct qcow2_run run = qcow2_entry_names(c->q, e);
+	const struct qcow2_zone *zone;
+
+	if (!range_inside(run.first, run.n, c->clusters))
+		return "outside the file";
+	zone = qcow2_entry_zone(c, e);
 	return zone && !qcow2_zone_yields(c, zone) ? qcow2_zone_name(zone->kind) : NULL;
 }
 
@@ -226,21 +236,31 @@ static void qcow2_entry_figures(struct qcow2_check *c, const uint64_t *e)
 	c->fragment_next = off + q->cluster_size;
 }
 
+static void qcow2_entry_told(struct qcow2_check *c, const struct qcow2_zone *table, uint32_t index,
+			     uint64_t entry, const char *problem)
+{
+	qcow2_found(c, QCOW2_UNSOUND, 1,
+		    "entry %u of the L2 table at 0x%llx (number %u) is 0x%llx: %s", index,
+		    (ull)(table->first << c->q->cluster_bits), table->index, (ull)entry, problem);
+}
+
 static int qcow2_entry_visit(struct qcow2_check *c, const struct qcow2_zone *table, uint32_t index,
 			     uint64_t *e)
 {
 	const uint64_t before = e[0];
+	const struct qcow2_zone *zone;
 	const char *problem;
 	struct qcow2_run run;
 	bool changed = false;
 
 	while ((problem = qcow2_entry_problem(c, table, index, e))) {
-		qcow2_found(c, QCOW2_UNSOUND, 1,
-			    "entry %u of the L2 table at 0x%llx (number %u) is 0x%llx: %s", index,
-			    (ull)(table->first << c->q->cluster_bits), table->index, (ull)before,
-			    problem);
+		qcow2_entry_told(c, table, index, before, problem);
 		changed = true;
 	}
+	/* Which has to give way, or nobody can say */
+	zone = qcow2_entry_zone(c, e);
+	if (zone)
+		qcow2_entry_told(c, table, index, before, qcow2_zone_name(zone->kind));
 	if (table->active)
 		qcow2_entry_figures(c, e);
 	run = qcow2_entry_names(c->q, e);

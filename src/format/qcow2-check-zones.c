@@ -122,15 +122,17 @@ struct qcow2_zone *qcow2_zones_find(const struct qcow2_zones *zones, uint64_t cl
 }
 
 /* What has to go where a zone and something else, an L2 table or data, share clusters. What can be
- * made anew (refcounts) or be done without (bitmaps) goes first. A snapshot's tables may be as
- * right as what lies on top of them: that is left to people. */
+ * made anew (refcounts) or be done without (bitmaps) goes first. A snapshot's tables are right
+ * where nothing else is wrong with any table, else that is left to people. */
 bool qcow2_zone_yields(struct qcow2_check *c, const struct qcow2_zone *zone)
 {
+	bool table = zone->kind == QCOW2_ZONE_HEADER || zone->kind == QCOW2_ZONE_L1 || zone->active;
+
 	if (qcow2_zone_refcounts(zone->kind))
 		c->rebuild = true;
 	else if (zone->kind == QCOW2_ZONE_BITMAPS)
 		c->drop_bitmaps = true;
-	else if (zone->kind == QCOW2_ZONE_HEADER || zone->kind == QCOW2_ZONE_L1 || zone->active)
+	else if (table || c->tables_sound)
 		return false;
 	else
 		c->blind = true;

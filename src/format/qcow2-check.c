@@ -113,7 +113,7 @@ static int qcow2_check_pass(struct qcow2_check *c, enum check_repair repair)
 
 	c->repair = repair;
 	c->leaks = c->corruptions = c->unsound = 0;
-	c->blind = c->rebuild = c->drop_bitmaps = false;
+	c->blind = c->rebuild = c->drop_bitmaps = c->tables_sound = false;
 	c->done = 0;
 	r = qcow2_check_size(c);
 	if (r == 0)
@@ -122,6 +122,7 @@ static int qcow2_check_pass(struct qcow2_check *c, enum check_repair repair)
 		r = qcow2_check_tables(c);
 	if (r < 0)
 		return r;
+	c->tables_sound = c->unsound == 0;
 	c->work = c->n_tables * 3;
 	r = qcow2_check_entries(c);
 	if (r < 0)

@@ -86,6 +86,7 @@ struct qcow2_check {
 	bool quiet;		  /* findings are counted, not told */
 	uint64_t leaks, corruptions;
 	uint64_t unsound;  /* corruptions that are not of refcounts: references may be missing */
+	bool tables_sound; /* nothing is wrong with the tables that the header and L1 tables name */
 	bool blind;	   /* ... are missing: something that names clusters was not read */
 	bool rebuild;	   /* the refcounts' own structures are broken */
 	bool drop_bitmaps; /* the bitmaps are broken: without them all is well */

@@ -65,9 +65,10 @@ static int qcow2_reftable_check_counted(struct qcow2 *q, struct diag *diag)
 		if (r < 0)
 			return diag_errno(diag, r, "%s: cannot read the refcounts", q->img->name);
 		if (r == 0)
-			return diag_set(diag, -EUCLEAN,
-					"%s: the %s has a refcount of 0: run qemu-img check -r all",
-					q->img->name, tables[i].what);
+			return diag_set(
+				diag, -EUCLEAN,
+				"%s: the %s has a refcount of 0: run fuseimg check --repair",
+				q->img->name, tables[i].what);
 	}
 	return 0;
 }
@@ -79,7 +80,7 @@ static int qcow2_reftable_read(struct qcow2 *q, struct diag *diag) REQUIRES(q->r
 
 	if (bytes == 0)
 		return diag_set(diag, -EUCLEAN,
-				"%s: has no refcount table: run qemu-img check -r all",
+				"%s: has no refcount table: run fuseimg check --repair",
 				q->img->name);
 	if (qcow2_beyond_end(q, q->reftable_offset + bytes - 1))
 		return diag_set(diag, -EUCLEAN,
@@ -161,7 +162,7 @@ int qcow2_reftable_check_free(struct qcow2 *q, const struct qcow2_run *run)
 		return 0;
 	return image_damaged(q->img,
 			     "%s: clusters at 0x%llx have a refcount of 0 but hold the %s: run "
-			     "qemu-img check -r all",
+			     "fuseimg check --repair",
 			     q->img->name, (ull)(run->first << q->cluster_bits), what);
 }
 

@@ -110,17 +110,10 @@ static int qcow2_refuse_write(struct qcow2 *q, struct diag *diag)
 	const char *name = q->img->name;
 
 	if (q->incompatible & QCOW2_INCOMPAT_CORRUPT)
-		return diag_set(
-			diag, -EUCLEAN,
-			"%s: is marked corrupt, so it can only be read: run qemu-img check -r "
-			"all",
-			name);
-	if (q->incompatible & QCOW2_INCOMPAT_DIRTY)
-		return diag_set(
-			diag, -EUCLEAN,
-			"%s: was not closed cleanly and its refcounts are out of date (dirty bit), "
-			"so it can only be read: run qemu-img check -r all",
-			name);
+		return diag_set(diag, -EUCLEAN,
+				"%s: is marked corrupt, so it can only be read: run fuseimg check "
+				"--repair",
+				name);
 	if (q->data_file && q->nb_snapshots > 0)
 		return diag_set(
 			diag, -EOPNOTSUPP,
@@ -147,6 +140,8 @@ static int qcow2_open_write(struct image *img, struct diag *diag)
 	struct qcow2 *q = qcow2_of(img);
 	int r = qcow2_refuse_write(q, diag);
 
+	if (r == 0 && (q->incompatible & QCOW2_INCOMPAT_DIRTY))
+		r = qcow2_check_repair_dirty(img, diag);
 	if (r == 0)
 		r = qcow2_reftable_load(q, diag);
 	if (r == 0)
