@@ -31,7 +31,7 @@ def target(work):
 def refused(image, target, *wanted, user=None, **options):
     """The sentence with which a mount is refused; it holds every wanted word, and the image's name."""
     with pytest.raises(MountFailed) as caught:
-        exports.Export(image, target, user=user, **options)
+        exports.Export(image, target, user=user, daemon=True, **options)
     assert caught.value.returncode == 1
     text = caught.value.stderr
     assert text.startswith("fuseimg: ") and text.count("\n") == 1, text
@@ -536,7 +536,7 @@ def as_user(user, *command, check=True):
 def test_user_mounts(work, mount, user):
     image = images.create(work / "disk.img", 4 * MiB)
     os.chown(image, user.uid, user.gid)
-    export = mount(image, user=user)
+    export = mount(image, user=user, daemon=True)
     assert export.said == "", "no stray line from fusermount3"
     (work / "content").write_bytes(random_bytes(1, 4 * MiB))
     (work / "content").chmod(0o644)

@@ -419,8 +419,7 @@ def test_nul_in_a_name(ordeal, work, specimen):
 
 # bombs
 
-@pytest.mark.core
-@pytest.mark.parametrize("bits", [16, 21])
+@pytest.mark.parametrize("bits", [16, pytest.param(21, marks=pytest.mark.core)])
 def test_compressed_bomb(bits, ordeal, work):
     """1 TiB out of one compressed cluster: bounded memory, quick answers, nothing unpacked twice at once."""
     image = hostile.bomb(work / "bomb.img", TiB, bits, b"boom")
@@ -441,7 +440,7 @@ def test_compressed_bomb(bits, ordeal, work):
         started = time.monotonic()
         assert os.lseek(fd, 0, os.SEEK_HOLE) == TiB
         assert os.lseek(fd, TiB // 2, os.SEEK_DATA) == TiB // 2
-        assert time.monotonic() - started < 4 * SOON
+        assert time.monotonic() - started < 2 * SOON
         os.close(fd)
         export.umount()
     finally:
@@ -462,7 +461,6 @@ def test_map_of_a_bomb_ends_with_its_reader(work):
         process.kill()
 
 
-@pytest.mark.core
 def test_bomb_of_tiny_clusters(ordeal, work):
     """128 GiB in clusters of 512 bytes: a client's seek may not occupy a thread for minutes."""
     image = hostile.bomb(work / "bomb.img", 128 * GiB, 9)
@@ -474,7 +472,7 @@ def test_bomb_of_tiny_clusters(ordeal, work):
             os.lseek(fd, 0, os.SEEK_HOLE)
         took = time.monotonic() - started
         os.close(fd)
-        assert took < 10 * SOON, f"SEEK_HOLE took {took:.1f} s"
+        assert took < 2 * SOON, f"SEEK_HOLE took {took:.1f} s"
         export.umount()
     finally:
         export.close()

@@ -784,7 +784,7 @@ def test_outside_umount(disk, format):
     assert out.read_bytes() == d.model
     if format == "qcow2":
         images.check(d.image)
-    assert "disk.img" not in fuseimg("list").stdout
+    assert str(d.path) not in fuseimg("list").stdout
 
 
 # stop waits while somebody uses it (fault 1)
@@ -851,4 +851,4 @@ def test_nothing_of_ours_stays(disk, work):
         proc.wait_until(lambda pid=pid: not proc.alive(pid), 5)
     assert str(work) not in fuseimg("list").stdout
     assert not mounts.below(work)
-    assert sorted(os.listdir(work)) == ["disk.img", "export0"]
+    assert set(os.listdir(work)) <= {"disk.img", "export0", "export0.log"}

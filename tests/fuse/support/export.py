@@ -13,8 +13,9 @@ ROOT = Path(__file__).resolve().parents[3]
 BUILD = Path(os.environ.get("FUSEIMG_BUILD", ROOT / "build"))
 PROGRAM = Path(os.environ.get("FUSEIMG", BUILD / "src/cli/fuseimg"))
 WORKER = Path(os.environ.get("FUSEIMG_WORKER", BUILD / "src/worker/fuseimg-worker"))
-# Sanitizers report to standard error, which a daemon does not have
-FOREGROUND = os.environ.get("FUSEIMG_TEST_FOREGROUND") == "1"
+# Most exports run in the foreground: what their supervisor logs is how a test learns of a worker that
+# crashed and was replaced without a trace. 0: as daemons, which is how people use them.
+FOREGROUND = os.environ.get("FUSEIMG_TEST_FOREGROUND", "1") == "1"
 
 # Every export that may be alive
 live = []
@@ -58,7 +59,7 @@ class MountFailed(AssertionError):
 class Export:
     """An image mounted at a target (a file, or a directory that then holds `disk`)."""
 
-    def __init__(self, image, target, user=None, directory=None, **options):
+    def __init__(self, image, target, user=None, directory=None, daemon=False, **options):
         self.image, self.target, self.user = Path(image), Path(target), user
         # a dead mount may stand there, which nobody may touch
         self.directory = not mounts.at(target) and self.target.is_dir() if directory is None else directory
@@ -69,7 +70,7 @@ class Export:
         self.workers_died = False   # a test that kills workers says so
         live.append(self)
         words = ["mount", image, target, *option_words(options)]
-        if FOREGROUND:
+        if FOREGROUND and not daemon:
             self.start_foreground(words)
         else:
             done = fuseimg(*words, user=user, check=False)
@@ -86,7 +87,8 @@ class Export:
         with self.log.open("w") as log:
             self.process = subprocess.Popen([str(word) for word in command], stdin=subprocess.DEVNULL,
                                             stdout=log, stderr=log, env={**os.environ, **env})
-        proc.wait_until(lambda: self.mounted or self.process.poll() is not None, what="the mount")
+        proc.wait_until(lambda: "is mounted on" in self.log.read_text() or self.process.poll() is not None,
+                        what="the mount")
         if self.process.poll() is not None:
             live.remove(self)
             raise MountFailed(words, self.process.returncode, self.log.read_text())
@@ -129,7 +131,6 @@ class Export:
 
     def umount(self, timeout=60):
         """The orderly end: durable, both processes gone, and the worker was the first one's."""
-        # a worker that crashed is replaced without a trace: look for it
         if not self.workers_died:
             assert self.worker == self.first_worker, f"the worker of {self.image} died and was replaced"
         fuseimg("umount", self.target, user=self.user, timeout=timeout)
@@ -139,9 +140,10 @@ class Export:
     def wait_end(self, timeout=20):
         if self.process:
             status = self.process.wait(timeout * proc.SLOW)
-            assert status == 0, f"the supervisor ended with {status}\n{self.log.read_text()}"
-            report = [line for line in self.log.read_text().splitlines() if "Sanitizer" in line]
-            assert not report, self.log.read_text()
+            log = self.log.read_text()
+            assert status == 0, f"the supervisor ended with {status}\n{log}"
+            assert "Sanitizer" not in log and "runtime error" not in log, log
+            assert self.workers_died or "next worker" not in log, log
         else:
             proc.wait_until(lambda: not proc.alive(self.supervisor), timeout, what="the end of the supervisor")
         live.remove(self)
