@@ -113,11 +113,8 @@ static void disk_free(struct disk *d)
 	rwlock_done(&d->io_lock);
 }
 
-int disk_open_store(struct disk *d, struct store *store, const char *format, bool writable,
-		    struct diag *diag)
+static void disk_init(struct disk *d, struct store *store, const char *format, bool writable)
 {
-	int r;
-
 	*d = (struct disk){.img = {
 				   .format = format_by_name(format),
 				   .store = store,
@@ -126,7 +123,28 @@ int disk_open_store(struct disk *d, struct store *store, const char *format, boo
 				   .read_only = !writable,
 			   }};
 	rwlock_init(&d->io_lock);
+}
+
+int disk_open_store(struct disk *d, struct store *store, const char *format, bool writable,
+		    struct diag *diag)
+{
+	int r;
+
+	disk_init(d, store, format, writable);
 	r = disk_start(d, writable, diag);
+	if (r < 0)
+		disk_free(d);
+	return r;
+}
+
+int disk_open_snapshot(struct disk *d, struct store *store, const char *snapshot, struct diag *diag)
+{
+	int r;
+
+	disk_init(d, store, "qcow2", false);
+	d->img.snapshot = snapshot;
+	r = disk_start(d, false, diag);
+	d->img.snapshot = NULL;
 	if (r < 0)
 		disk_free(d);
 	return r;

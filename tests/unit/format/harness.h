@@ -41,6 +41,9 @@ void disk_open(struct disk *d, const char *path, bool writable);
 /* The same on a store, which it takes over; 0 or the driver's error and sentence. */
 int disk_open_store(struct disk *d, struct store *store, const char *format, bool writable,
 		    struct diag *diag);
+/* For reading: an internal snapshot of the qcow2 image in a store. */
+int disk_open_snapshot(struct disk *d, struct store *store, const char *snapshot,
+		       struct diag *diag);
 /* finish (where writable) and close. */
 void disk_close(struct disk *d);
 /* close without finish: what a power cut leaves, had all writes arrived. */
