@@ -118,8 +118,8 @@ struct check {
 	uint64_t leaks_fixed, corruptions_fixed;
 	bool kept_leaks; /* leaks were left alone, since damaged tables may name them */
 	bool marked_dirty, marked_corrupt; /* the image itself says so (still) */
-	const char *format; /* by image_check() */
-	uint32_t unit;	    /* allocation unit, likewise */
+	const char *format;		   /* by image_check() */
+	uint32_t unit;			   /* allocation unit, likewise */
 	/* Allocation units: of the disk, in this file, of those not behind their neighbour, packed
 	 */
 	uint64_t total, allocated, fragmented, packed;
