@@ -132,7 +132,7 @@ bool qcow2_zone_yields(struct qcow2_check *c, const struct qcow2_zone *zone)
 		c->rebuild = true;
 	else if (zone->kind == QCOW2_ZONE_BITMAPS)
 		c->drop_bitmaps = true;
-	else if (table || c->tables_sound)
+	else if (table || c->tables_sound || (zone->kind == QCOW2_ZONE_SNAPSHOTS && !c->blind))
 		return false;
 	else
 		c->blind = true;
