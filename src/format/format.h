@@ -21,8 +21,8 @@
  * never touch the same allocation unit.
  *
  * Errors (negative errno): -EUCLEAN the image is corrupt, -EOPNOTSUPP a known feature that we lack,
- * -EMEDIUMTYPE not this format, -EFBIG a declared size is over a named limit, -EROFS, -ENOSPC, -EIO
- * from the host.
+ * -EMEDIUMTYPE not this format, -ENOENT and -ENOTUNIQ no snapshot of this name, or more than one,
+ * -EFBIG a declared size is over a named limit, -EROFS, -ENOSPC, -EIO from the host.
  */
 
 #include <stdatomic.h>

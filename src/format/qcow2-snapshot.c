@@ -44,10 +44,10 @@ static int qcow2_snapshot_take_extra(struct qcow2_records *list, struct qcow2_sn
 	int r;
 
 	if (len > QCOW2_SNAPSHOT_EXTRA_MAX)
-		return diag_set(
-			list->diag, -EUCLEAN,
-			"%s: snapshot %u has %u bytes of extra data, at most %u are allowed",
-			list->img->name, s->number, len, QCOW2_SNAPSHOT_EXTRA_MAX);
+		return diag_set(list->diag, -EUCLEAN,
+				"%s: entry %u of the snapshot table has %u bytes of extra data, at "
+				"most %u are allowed",
+				list->img->name, s->number, len, QCOW2_SNAPSHOT_EXTRA_MAX);
 	s->extra_len = (uint32_t)min_u64(len, sizeof(s->extra));
 	r = qcow2_records_take(list, &s->extra, s->extra_len);
 	return r < 0 ? r : qcow2_records_take(list, NULL, len - s->extra_len);
@@ -223,15 +223,17 @@ static int qcow2_snapshot_adopt(struct qcow2 *q, const struct qcow2_snapshot *s,
 		size = be64_get(&s->extra.disk_size);
 	else if (q->version >= 3)
 		return diag_set(diag, -EUCLEAN,
-				"%s: snapshot %u does not say how large its disk is: run qemu-img "
-				"check -r all",
+				"%s: entry %u of the snapshot table does not say how large its "
+				"disk is: run qemu-img check -r all",
 				q->img->name, s->number);
 	if (l1_size > 0)
 		r = qcow2_header_table(q->img, q, "L1 table", off, l1_size * UINT64_C(8), diag);
 	if (r == 0)
 		r = qcow2_header_size(q->img, q, size, l1_size, diag);
-	if (r < 0)
-		return diag_prefix(diag, "snapshot %u", s->number), r;
+	if (r < 0) {
+		diag_prefix(diag, "entry %u of the snapshot table", s->number);
+		return r;
+	}
 	q->l1_offset = off;
 	return 0;
 }

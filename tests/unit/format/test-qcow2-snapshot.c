@@ -165,15 +165,16 @@ static void test_sizes(void **state)
 		int error;
 		const char *says;
 	} cases[] = {
-		{0, 0, -EUCLEAN, "snapshot 0 does not say how large"},
-		{8, 0, -EUCLEAN, "snapshot 0 does not say how large"},
-		{15, 0, -EUCLEAN, "snapshot 0 does not say how large"},
+		{0, 0, -EUCLEAN, "entry 0 of the snapshot table does not say how large"},
+		{8, 0, -EUCLEAN, "entry 0 of the snapshot table does not say how large"},
+		{15, 0, -EUCLEAN, "entry 0 of the snapshot table does not say how large"},
 		{16, 0, 0, NULL},
 		{17, CRAFTED_SIZE, 0, NULL},
 		{1025, 512, -EUCLEAN, "1025 bytes of extra data"},
 		{16, CRAFTED_SIZE + 1, -EUCLEAN, "the disk size asks for 3"},
-		{16, UINT64_C(1) << 63, -EFBIG, "snapshot 0: lie.img: a disk of"},
-		{16, UINT64_MAX, -EFBIG, "snapshot 0: lie.img: a disk of"},
+		{16, UINT64_C(1) << 63, -EFBIG,
+		 "entry 0 of the snapshot table: lie.img: a disk of"},
+		{16, UINT64_MAX, -EFBIG, "entry 0 of the snapshot table: lie.img: a disk of"},
 	};
 
 	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
@@ -224,7 +225,8 @@ static void test_lies(void **state)
 		int error;
 		const char *says;
 	} lies[] = {
-		{ENTRY(l1_table_offset), 0, -EUCLEAN, "snapshot 0: lie.img: L1 table overlaps"},
+		{ENTRY(l1_table_offset), 0, -EUCLEAN,
+		 "entry 0 of the snapshot table: lie.img: L1 table over"},
 		{ENTRY(l1_table_offset), SNAPSHOT_L1 + 512, -EUCLEAN, "not a cluster boundary"},
 		{ENTRY(l1_table_offset), UINT64_C(1) << 40, -EUCLEAN, "outside the file"},
 		{ENTRY(l1_table_offset), UINT64_C(1) << 63, -EUCLEAN, "outside any file"},
