@@ -8,6 +8,7 @@
 #include <sys/eventfd.h>
 
 #include "base/checked.h"
+#include "fuse/crew.h"
 #include "fuse/ops.h"
 
 enum {
@@ -18,11 +19,13 @@ enum {
 struct serve_thread {
 	struct serve *s;
 	struct request rq;
+	unsigned i;
 	pthread_t id;
 };
 
 struct serve {
 	struct share share;
+	struct crew crew;
 	int ended_fd;
 	_Atomic bool stop;
 	_Atomic int error;	/* the first that ended a thread */
@@ -76,14 +79,16 @@ static int serve_read_failed(const struct request *rq, int error)
 }
 
 /* Until told to stop (0), or until the connection ends (-ENODEV) or fails. */
-static int serve_requests(struct serve *s, struct request *rq)
+static int serve_requests(struct serve *s, struct serve_thread *t)
 {
+	struct request *rq = &t->rq;
 	int r;
 
 	while (!atomic_load_explicit(&s->stop, memory_order_relaxed)) {
 		ssize_t n;
 
 		serve_idle(rq);
+		crew_rest(&s->crew, t->i, rq->fd);
 		n = read(rq->fd, rq->buf, SLOT_REQUEST_MAX);
 		if (n <= 0) {
 			r = serve_read_failed(rq, n < 0 ? errno : ENODEV);
@@ -92,7 +97,9 @@ static int serve_requests(struct serve *s, struct request *rq)
 				return r;
 			continue;
 		}
+		crew_take(&s->crew, rq->fd);
 		r = ops_handle(rq, (size_t)n);
+		crew_finish(&s->crew);
 		if (r < 0)
 			share_log(&s->share, r, UINT64_MAX, "answering a request of type %u",
 				  rq->in ? rq->in->opcode : 0);
@@ -105,6 +112,7 @@ static void serve_left(struct serve *s, int error)
 {
 	int none = 0;
 
+	crew_dismiss(&s->crew); /* who rests would not notice that the connection ended */
 	if (error != -ENODEV)
 		atomic_compare_exchange_strong(&s->error, &none, error);
 	if (atomic_fetch_sub(&s->alive, 1) == 1)
@@ -131,7 +139,7 @@ static void *serve_thread(void *data)
 	sigaddset(&mask, SERVE_SIGNAL);
 	pthread_sigmask(SIG_UNBLOCK, &mask, NULL);
 	serve_replay(t->s, &t->rq);
-	r = serve_requests(t->s, &t->rq);
+	r = serve_requests(t->s, t);
 	if (r < 0)
 		serve_left(t->s, r);
 	return NULL;
@@ -186,6 +194,7 @@ int serve_stop(struct serve *s)
 	if (!s)
 		return 0;
 	atomic_store(&s->stop, true);
+	crew_dismiss(&s->crew);
 	for (unsigned i = 0; i < s->n; i++)
 		pthread_kill(s->threads[i].id, SERVE_SIGNAL);
 	for (unsigned i = 0; i < s->n; i++)
@@ -193,6 +202,7 @@ int serve_stop(struct serve *s)
 	for (unsigned i = 0; i < s->n; i++)
 		request_done(&s->threads[i].rq);
 	r = atomic_load(&s->error);
+	crew_done(&s->crew);
 	share_done(&s->share);
 	if (s->ended_fd >= 0)
 		close(s->ended_fd);
@@ -207,6 +217,7 @@ static int serve_start_thread(struct serve *s, const struct serve_options *o)
 	int r;
 
 	t->s = s;
+	t->i = s->n;
 	r = request_init(&t->rq, &s->share, s->n, o->thread_fds[s->n]);
 	if (r < 0)
 		return r;
@@ -254,6 +265,7 @@ int serve_start(const struct serve_options *o, struct serve **ret, struct diag *
 		free(s);
 		return r;
 	}
+	crew_init(&s->crew);
 	if (o->n == 0 || o->n != s->share.slots.n)
 		r = diag_set(diag, -EINVAL, "%u connections, but memory for %u requests", o->n,
 			     s->share.slots.n);

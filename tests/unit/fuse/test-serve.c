@@ -9,6 +9,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "fuse/crew.h"
 #include "rig.h"
 
 enum { THREADS = 3 };
@@ -269,6 +270,51 @@ static void test_replay_without_thread(void **state)
 	assert_int_equal(answer(f, 0, 46), 0);
 }
 
+/* So many in turn on one connection that the other threads rest (see crew.h). */
+static void ask_in_turn(struct fixture *f)
+{
+	for (unsigned n = 0; n < 3 * CREW_WINDOW; n++) {
+		ask_write(f, 0, 100 + n, "one by one");
+		assert_int_equal(answer(f, 0, 100 + n), 0);
+	}
+}
+
+static void test_the_others_come_back(void **state)
+{
+	struct fixture *f = *state;
+
+	start(f);
+	ask_in_turn(f);
+	for (unsigned round = 0; round < 3; round++)
+		for (unsigned i = 0; i < THREADS; i++) {
+			ask_write(f, i, 10 + i, "after a pause");
+			assert_int_equal(answer(f, i, 10 + i), 0);
+		}
+}
+
+static void test_stop_while_the_others_rest(void **state)
+{
+	struct fixture *f = *state;
+
+	for (int i = 0; i < 5; i++) {
+		start(f);
+		ask_in_turn(f);
+		stop(f);
+	}
+}
+
+static void test_end_of_connection_while_the_others_rest(void **state)
+{
+	struct fixture *f = *state;
+
+	start(f);
+	ask_in_turn(f);
+	for (unsigned i = 0; i < THREADS; i++)
+		shutdown(f->kernel[i], SHUT_RDWR);
+	assert_true(ended(f, 1000));
+	stop(f);
+}
+
 static void test_signals_stay_out(void **state)
 {
 	struct fixture *f = *state;
@@ -322,6 +368,9 @@ int main(void)
 		TEST(test_broken_fd),
 		TEST(test_replay),
 		TEST(test_replay_without_thread),
+		TEST(test_the_others_come_back),
+		TEST(test_stop_while_the_others_rest),
+		TEST(test_end_of_connection_while_the_others_rest),
 		TEST(test_signals_stay_out),
 		TEST(test_bad_options),
 		TEST(test_malformed_requests_do_not_end_a_thread),
