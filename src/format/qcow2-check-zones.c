@@ -32,7 +32,7 @@ static int qcow2_zone_compare(const void *a, const void *b)
 	if (x->first != y->first)
 		return x->first < y->first ? -1 : 1;
 	if (x->kind != y->kind)
-		return x->kind - y->kind;
+		return x->kind < y->kind ? -1 : 1;
 	/* The active one leads, so that its index stays */
 	return y->active - x->active;
 }

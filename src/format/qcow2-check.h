@@ -51,7 +51,7 @@ struct qcow2_zone {
 	uint32_t n;
 	uint32_t refs;	/* L2: how many L1 entries name it. Else 1 */
 	uint32_t index; /* L2: of an L1 entry that names it, in the active table where active */
-	uint8_t kind;
+	enum qcow2_zone_kind kind;
 	bool active; /* L2: the active L1 table names it */
 	bool bad;    /* L2: something else stands there, so it is not walked */
 };

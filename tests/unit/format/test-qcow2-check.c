@@ -209,9 +209,9 @@ static void test_repaired(void **state)
 
 		/* Where a snapshot cannot be read, nothing is given away */
 		expect(d, &c, d->left ? d->leaks : 0, d->left);
-		/* A wrong refcount that was mended first may have been all that was wrong */
-		assert_in_range(c.corruptions_fixed + (d->leaks && !d->left),
-				d->corruptions - d->left, d->corruptions + 1);
+		/* How many: COPIED may be right or wrong after a refcount was mended */
+		if (d->leaks == 0)
+			assert_int_equal(c.corruptions_fixed > 0, d->corruptions > d->left);
 		again = checked(store, CHECK_ONLY);
 		expect(d, &again, c.leaks, c.corruptions);
 	}
