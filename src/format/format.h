@@ -204,11 +204,19 @@ struct format {
 	/* Takes back space from alloc() that will not be published. */
 	void (*abandon)(struct image *img, const struct extent *ext);
 
-	/* Zeroes and discards. May do less than len: returns the bytes done in *ret_done. NULL:
-	 * -EOPNOTSUPP (image/ may write zeroes instead). */
+	/*
+	 * Zeroes and discards. May do less than len: 0 and the bytes done in *ret_done, or 1 where
+	 * the tables cannot say it (a part of a unit, say): then zeroes must be written to the
+	 * first *ret_done bytes, which is image/'s to do. NULL: -EOPNOTSUPP.
+	 */
 	int (*unmap)(struct image *img, uint64_t off, uint64_t len, enum unmap_how how,
 		     uint64_t *ret_done);
-	/* Sets img->size. NULL: -EOPNOTSUPP. */
+	/*
+	 * Sets img->size. New bytes read as zeroes, whatever the host or the backing image have
+	 * there, and after a power cut too: it leaves the old size or the new one. Before a disk
+	 * grows, image/ sees to it that its last byte is DATA of its own, or reads as zero together
+	 * with the rest of the unit. NULL: -EOPNOTSUPP.
+	 */
 	int (*resize)(struct image *img, uint64_t size, struct diag *diag);
 	/*
 	 * All that was acknowledged is on stable storage: every table write was issued, then the
@@ -251,7 +259,8 @@ struct format {
 
 /*
  * One file of a chain as its driver sees it. image/ sets the first block before open(); open()
- * sets the second; nothing changes afterwards but size (under io_lock, exclusively).
+ * sets the second, image/ the third before open_write(); nothing changes afterwards but size (under
+ * io_lock, exclusively).
  */
 struct image {
 	const struct format *format;
@@ -274,7 +283,9 @@ struct image {
 	 * image_damaged(), freed by image/ after close(). */
 	_Atomic(char *) damage;
 
-	struct store *data; /* where DATA stands: store, or the external data file. By image/ */
+	struct store *data;   /* where DATA stands: store, or the external data file. By image/ */
+	uint64_t parent_size; /* bytes of the backing image: behind them PARENT reads as zeroes */
+	bool discard;	      /* host space that becomes free is given back to the host */
 	struct image_core *core;
 };
 

@@ -64,6 +64,24 @@ void qcow2_cache_done(struct qcow2 *q) NO_THREAD_SAFETY_ANALYSIS /* everybody ha
 	free(q->cache.words);
 }
 
+void qcow2_cache_grow(struct qcow2 *q)
+{
+	struct qcow2_cache old, new;
+	bool grown;
+
+	rwlock_write(&q->map_lock);
+	old = q->cache;
+	if (qcow2_cache_size(q) / 2 >= old.n_slots) {
+		q->cache = (struct qcow2_cache){0};
+		grown = qcow2_cache_init(q) == 0;
+		new = q->cache;
+		q->cache = grown ? old : new;
+		qcow2_cache_done(q);
+		q->cache = grown ? new : old;
+	}
+	rwlock_unwrite(&q->map_lock);
+}
+
 uint64_t *qcow2_cache_find(struct qcow2 *q, uint64_t host_off)
 {
 	struct qcow2_cache *c = &q->cache;

@@ -13,16 +13,8 @@
 #include "base/endian.h"
 #include "format/qcow2.h"
 
-/* A change of entries: words [word, word + n_words) of the slice at host_off. */
-struct qcow2_change {
-	uint64_t slice;
-	size_t word, n_words;
-	uint64_t words[QCOW2_PIECE_WORDS]; /* the old ones, then the new ones */
-};
-
-/* Copies the entries out of the slice; brings it in first where it is not in memory. */
-static int qcow2_change_begin(struct qcow2 *q, uint64_t off, size_t n_words, struct qcow2_change *c)
-	REQUIRES(q->table_lock)
+/* Brings the slice in first where it is not in memory. */
+int qcow2_change_begin(struct qcow2 *q, uint64_t off, size_t n_words, struct qcow2_change *c)
 {
 	for (;;) {
 		const uint64_t *words;
@@ -42,10 +34,20 @@ static int qcow2_change_begin(struct qcow2 *q, uint64_t off, size_t n_words, str
 	}
 }
 
-static int qcow2_change_write(struct qcow2 *q, const struct qcow2_change *c) REQUIRES(q->table_lock)
+void qcow2_change_remember(struct qcow2 *q, const struct qcow2_change *c)
+{
+	uint64_t *words;
+
+	rwlock_write(&q->map_lock);
+	words = qcow2_cache_find(q, c->slice);
+	if (words)
+		memcpy(words + c->word, c->words, c->n_words * sizeof(*words));
+	rwlock_unwrite(&q->map_lock);
+}
+
+int qcow2_change_write(struct qcow2 *q, const struct qcow2_change *c)
 {
 	uint64_t disk[QCOW2_PIECE_WORDS];
-	uint64_t *words;
 	int r;
 
 	for (size_t i = 0; i < c->n_words; i++)
@@ -54,19 +56,13 @@ static int qcow2_change_write(struct qcow2 *q, const struct qcow2_change *c) REQ
 	atomic_fetch_add(&q->table_seq, 1);
 	r = store_write(q->img->store, disk, c->n_words * sizeof(*disk),
 			c->slice + c->word * sizeof(*disk));
-	if (r == 0) {
-		rwlock_write(&q->map_lock);
-		words = qcow2_cache_find(q, c->slice);
-		if (words)
-			memcpy(words + c->word, c->words, c->n_words * sizeof(*words));
-		rwlock_unwrite(&q->map_lock);
-	}
+	if (r == 0)
+		qcow2_change_remember(q, c);
 	atomic_fetch_add(&q->table_seq, 1);
 	return r;
 }
 
-/* What an entry that is replaced had: clusters that lose a reference. n is 0 for none. */
-static struct qcow2_run qcow2_entry_clusters(const struct qcow2 *q, uint64_t entry)
+struct qcow2_run qcow2_entry_clusters(const struct qcow2 *q, uint64_t entry)
 {
 	uint64_t off = entry & QCOW2_OFFSET, len = off ? q->cluster_size : 0;
 	struct qcow2_run run = {0};
@@ -123,8 +119,7 @@ static int qcow2_link_entries(struct qcow2 *q, const struct extent *ext, struct 
 	return 0;
 }
 
-/* True where a failed write surely did not reach the entries. */
-static bool qcow2_link_untouched(int error)
+bool qcow2_link_untouched(int error)
 {
 	return error == -ENOSPC || error == -EDQUOT || error == -EFBIG || error == -EROFS;
 }

@@ -277,6 +277,24 @@ static int qcow2_piece_lower(struct qcow2 *q, struct qcow2_piece *p, uint64_t i,
 	return r < 0 ? r : qcow2_piece_write(q, p, i, n);
 }
 
+/* Gives the host what became free of [i, i + n), where it takes it back. */
+static void qcow2_piece_discard(struct qcow2 *q, const struct qcow2_piece *p, uint64_t i,
+				uint64_t n) REQUIRES(q->refcount_lock)
+{
+	struct qcow2_run run;
+
+	if (!q->img->discard)
+		return;
+	for (uint64_t at = i; at < i + n; at = run.first - p->first + run.n) {
+		run = qcow2_piece_free(q, p, at, i + n - at);
+		if (run.n == 0 || run.first >= p->first + i + n)
+			break;
+		run.n = min_u64(run.n, p->first + i + n - run.first);
+		store_discard(q->img->store, run.first << q->cluster_bits,
+			      run.n << q->cluster_bits);
+	}
+}
+
 int qcow2_refcount_lower(struct qcow2 *q, const struct qcow2_run *run)
 {
 	uint64_t end = run->first + run->n;
@@ -296,6 +314,8 @@ int qcow2_refcount_lower(struct qcow2 *q, const struct qcow2_run *run)
 		if (r == 0)
 			r = qcow2_piece_lower(q, &p, at - p.first,
 					      min_u64(end, p.first + p.n) - at);
+		if (r == 0)
+			qcow2_piece_discard(q, &p, at - p.first, min_u64(end, p.first + p.n) - at);
 		if (r < 0)
 			error = r;
 	}

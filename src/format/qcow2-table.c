@@ -95,7 +95,7 @@ static int qcow2_table_replace(struct qcow2 *q, uint64_t index, uint64_t entry)
 	struct qcow2_run old = {.first = (entry & QCOW2_OFFSET) >> q->cluster_bits, .n = 1};
 	uint64_t cluster;
 	bool late;
-	int r = qcow2_table_make(q, entry, &cluster);
+	int r = q->l1_lost ? -EIO : qcow2_table_make(q, entry, &cluster);
 
 	if (r < 0)
 		return r;

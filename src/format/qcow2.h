@@ -17,6 +17,9 @@
  *   qcow2-alloc.c     space for guest bytes
  *   qcow2-link.c      publishing it
  *   qcow2-free.c      what was replaced: flush, settle, finish
+ *   qcow2-unmap.c     zeroes and discards
+ *   qcow2-resize.c    the size of the disk
+ *   qcow2-l1.c        a larger L1 table
  *   qcow2-runs.c      lists of host clusters
  *   qcow2-records.c   lists of records in the file
  *   qcow2-snapshot.c  internal snapshots: list them, read one
@@ -127,16 +130,20 @@ struct qcow2 {
 	uint64_t incompatible, compatible;
 	uint32_t header_length;
 	enum qcow2_compression compression;
+	uint32_t nb_snapshots;
+	uint64_t snapshots_offset;
+
+	/* Changed only by who is alone (resize) */
 	uint64_t l1_offset;
 	uint32_t l1_size;   /* entries on disk */
 	uint32_t l1_needed; /* entries that the size asks for */
-	uint32_t nb_snapshots;
-	uint64_t snapshots_offset;
 
 	_Atomic uint64_t autoclear;
 	_Atomic uint64_t store_end; /* size of img->store when somebody last looked */
 
 	_Atomic bool gave_up; /* a write into unused bytes of clusters in use was abandoned */
+	bool l1_lost;	 /* two L1 tables, and no telling which is read. Only with io_lock alone */
+	bool end_sealed; /* behind the end its cluster holds zeroes. Only with io_lock alone */
 
 	struct rwlock map_lock;
 	uint64_t *l1 PT_GUARDED_BY(map_lock); /* l1_needed entries */
@@ -185,6 +192,8 @@ int qcow2_header_clear_auto(struct image *img, struct diag *diag);
 /* qcow2-cache.c */
 int qcow2_cache_init(struct qcow2 *q);
 void qcow2_cache_done(struct qcow2 *q);
+/* Makes it larger where the disk became much larger. Out of memory it stays as it is. */
+void qcow2_cache_grow(struct qcow2 *q) EXCLUDES(q->map_lock);
 /* The slice that begins at host_off, or NULL where it is not in memory. */
 uint64_t *qcow2_cache_find(struct qcow2 *q, uint64_t host_off) REQUIRES_SHARED(q->map_lock);
 /* Brings it in, after checking that a table may stand there. It may be gone again when the caller
@@ -263,6 +272,23 @@ void qcow2_abandon(struct image *img, const struct extent *ext);
 
 /* qcow2-link.c */
 int qcow2_link(struct image *img, const struct extent *ext);
+/* A change of entries: words [word, word + n_words) of the slice at `slice`. */
+struct qcow2_change {
+	uint64_t slice;
+	size_t word, n_words;
+	uint64_t words[QCOW2_PIECE_WORDS]; /* the old ones, then the new ones */
+};
+/* Copies the entries from guest offset off on out of their slice. */
+int qcow2_change_begin(struct qcow2 *q, uint64_t off, size_t n_words, struct qcow2_change *c)
+	REQUIRES(q->table_lock);
+/* Writes them, to the disk and then to the slice in memory. */
+int qcow2_change_write(struct qcow2 *q, const struct qcow2_change *c) REQUIRES(q->table_lock);
+/* The slice in memory alone. */
+void qcow2_change_remember(struct qcow2 *q, const struct qcow2_change *c) REQUIRES(q->table_lock);
+/* What an entry names: clusters that lose a reference when it goes. n is 0 for none. */
+struct qcow2_run qcow2_entry_clusters(const struct qcow2 *q, uint64_t entry);
+/* True where a failed write surely did not reach the entries. */
+bool qcow2_link_untouched(int error);
 
 /* qcow2-free.c */
 /* These clusters lost a reference by entries that were just written. */
@@ -270,6 +296,26 @@ void qcow2_free_later(struct qcow2 *q, const struct qcow2_runs *runs) EXCLUDES(q
 int qcow2_flush(struct image *img);
 void qcow2_settle(struct image *img);
 int qcow2_finish(struct image *img);
+
+/* qcow2-unmap.c */
+int qcow2_unmap(struct image *img, uint64_t off, uint64_t len, enum unmap_how how,
+		uint64_t *ret_done);
+struct qcow2_unmap {
+	uint64_t off, end; /* guest bytes, whole subclusters, where the L1 table reaches */
+	bool keep;	   /* host clusters of its own */
+	bool bare;	   /* nobody will read what the entries say: behind the end */
+	bool changed;	   /* an entry was written */
+};
+/* Does at least one entry, at most a table, and moves off. 1 where zeroes must be written. */
+int qcow2_unmap_piece(struct qcow2 *q, struct qcow2_unmap *u) EXCLUDES(q->table_lock);
+
+/* qcow2-resize.c */
+int qcow2_resize(struct image *img, uint64_t size, struct diag *diag);
+
+/* qcow2-l1.c: room for so many entries, on disk and in memory. The caller is alone. */
+int qcow2_l1_extend(struct qcow2 *q, uint32_t needed, struct diag *diag);
+/* Writes size and L1 table of the header, which stand in one sector. */
+int qcow2_l1_publish(struct qcow2 *q, uint64_t size, uint64_t l1_offset, uint32_t l1_size);
 
 /* qcow2-records.c */
 /* A list in the file of records of any length, each beginning at a multiple of 8. */

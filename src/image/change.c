@@ -7,29 +7,86 @@
 #include "base/checked.h"
 #include "image/core.h"
 
-static int change_unmap(struct image *img, uint64_t off, uint64_t len, enum unmap_how how)
+/* Source of zeroes; aligned so that O_DIRECT takes it as it is. */
+static const _Alignas(4096) unsigned char change_zeroes[64 * 1024];
+
+/* Asks the driver, alone. 1: *ret_done bytes are to be written instead. */
+static int change_unmap_tables(struct image *img, uint64_t off, uint64_t len, enum unmap_how how,
+			       uint64_t *ret_done)
 {
 	int r;
 
 	rwlock_write(&img->core->io_lock);
 	r = image_check_write(img, off, len);
-	if (r == 0 && !img->format->unmap)
-		r = -EOPNOTSUPP;
+	if (r == 0)
+		r = img->format->unmap(img, off, len, how, ret_done);
+	rwlock_unwrite(&img->core->io_lock);
+	return r;
+}
+
+/* Writes zeroes to the run of one kind at off, unless that reads as zeroes. */
+static int change_write_run(struct image *img, uint64_t off, uint64_t len, uint64_t *ret_done)
+	REQUIRES_SHARED(img->core->io_lock)
+{
+	struct extent ext;
+	int r = image_check_write(img, off, len);
+
+	if (r == 0)
+		r = img->format->map(img, off, len, 0, &ext);
+	if (r < 0)
+		return r;
+	*ret_done = min_u64(len, ext.off + ext.len - off);
+	if (image_reads_zero(img, &ext))
+		return 0;
+	*ret_done = min_u64(*ret_done, sizeof(change_zeroes));
+	return image_write_locked(img, change_zeroes, *ret_done, off);
+}
+
+/*
+ * Zeroes that the tables cannot say are written like any others, beside other requests: whoever
+ * writes other bytes of the same unit at this moment waits in flight, or is waited for, so nothing
+ * of his is lost.
+ */
+static int change_write_zeroes(struct image *img, uint64_t off, uint64_t len)
+{
+	int r = 0;
+
 	while (r == 0 && len > 0) {
 		uint64_t done = 0;
 
-		r = img->format->unmap(img, off, len, how, &done);
-		assert(r < 0 || done > 0);
+		rwlock_read(&img->core->io_lock);
+		r = change_write_run(img, off, len, &done);
+		rwlock_unread(&img->core->io_lock);
 		off += done;
 		len -= done;
 	}
-	rwlock_unwrite(&img->core->io_lock);
+	return r;
+}
+
+/* The lock is given up between the pieces, so that a large discard does not stop everybody. */
+static int change_unmap(struct image *img, uint64_t off, uint64_t len, enum unmap_how how)
+{
+	int r = 0;
+
+	if (!img->format->unmap)
+		return -EOPNOTSUPP;
+	while (r == 0 && len > 0) {
+		uint64_t done = 0;
+
+		r = change_unmap_tables(img, off, len, how, &done);
+		assert(r < 0 || (done > 0 && done <= len));
+		if (r > 0)
+			r = change_write_zeroes(img, off, done);
+		off += done;
+		len -= done;
+	}
+	image_settle(img);
 	return r;
 }
 
 int image_discard(struct image *img, uint64_t off, uint64_t len)
 {
-	return change_unmap(img, off, len, img->core->discard ? UNMAP_DISCARD : UNMAP_ZERO);
+	return change_unmap(img, off, len, img->discard ? UNMAP_DISCARD : UNMAP_ZERO);
 }
 
 int image_zero(struct image *img, uint64_t off, uint64_t len)
@@ -67,7 +124,24 @@ int image_allocate(struct image *img, uint64_t off, uint64_t len)
 		len -= min_u64(len, done);
 	}
 	rwlock_unread(&img->core->io_lock);
+	image_settle(img);
 	return r;
+}
+
+/* See resize() in format.h. A unit that is copied here ends in zeroes. */
+static int change_own_end(struct image *img) REQUIRES_SHARED(img->core->io_lock)
+{
+	struct extent ext;
+	uint64_t done;
+	int r;
+
+	if (!img->format->alloc || img->size % img->unit == 0)
+		return 0;
+	r = img->format->map(img, img->size - 1, 1, 0, &ext);
+	if (r < 0 || image_owned(&ext) || ext.kind == EXTENT_ZERO ||
+	    (ext.kind == EXTENT_PARENT && img->parent_size <= img->size))
+		return r;
+	return image_write_new(img, NULL, 1, img->size - 1, &done);
 }
 
 int image_resize(struct image *img, uint64_t size, struct diag *diag)
@@ -83,8 +157,13 @@ int image_resize(struct image *img, uint64_t size, struct diag *diag)
 		return diag_set(diag, -EFBIG, "%s: a disk of %llu bytes is too large", img->name,
 				(unsigned long long)size);
 	rwlock_write(&img->core->io_lock);
-	r = img->format->resize(img, size, diag);
+	r = size > img->size ? change_own_end(img) : 0;
+	if (r < 0)
+		diag_errno(diag, r, "%s: cannot write its last bytes", img->name);
+	else
+		r = img->format->resize(img, size, diag);
 	atomic_store(&img->core->size, img->size);
 	rwlock_unwrite(&img->core->io_lock);
+	image_settle(img);
 	return r;
 }

@@ -26,7 +26,6 @@ struct image_core {
 	struct unpack_cache unpack;
 	struct image *backing; /* NULL: none. Constant after open */
 	_Atomic uint64_t size; /* published copy of img->size, for image_size() */
-	bool discard;	       /* constant after open */
 };
 
 /* The parts of reading that a writer needs while it holds io_lock already. */
@@ -43,6 +42,21 @@ int image_check_write(struct image *img, uint64_t off, uint64_t len)
  * buf (at off) into it unless that is NULL. Does at least one extent, *ret_done bytes from off. */
 int image_write_new(struct image *img, const void *buf, uint64_t len, uint64_t off,
 		    uint64_t *ret_done) REQUIRES_SHARED(img->core->io_lock);
+
+/* image_write() for who holds io_lock already. */
+int image_write_locked(struct image *img, const void *buf, size_t len, uint64_t off)
+	REQUIRES_SHARED(img->core->io_lock);
+
+/* Frees what first writes have replaced, when the driver says that it is time: nobody reads it now.
+ */
+void image_settle(struct image *img) EXCLUDES(img->core->io_lock);
+
+/* True where an extent reads as zeroes whatever the host has. */
+static inline bool image_reads_zero(const struct image *img, const struct extent *ext)
+{
+	return ext->kind == EXTENT_ZERO ||
+	       (ext->kind == EXTENT_PARENT && ext->off >= img->parent_size);
+}
 
 /* True where the host bytes of an extent may be written in place. */
 static inline bool image_owned(const struct extent *ext)

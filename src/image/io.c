@@ -146,16 +146,13 @@ static bool image_surely_zero(struct image *img, uint64_t off, uint64_t len)
 	REQUIRES_SHARED(img->core->io_lock)
 {
 	struct extent ext;
-	struct image *backing = img->core->backing;
 
 	if (off >= img->size)
 		return true;
 	len = min_u64(len, img->size - off);
 	if (img->format->map(img, off, len, 0, &ext) < 0 || ext.off + ext.len < off + len)
 		return false;
-	if (ext.kind == EXTENT_PARENT)
-		return !backing || off >= image_size(backing);
-	return ext.kind == EXTENT_ZERO;
+	return image_reads_zero(img, &ext);
 }
 
 /* Copies the old bytes [off, off + len) to their place in the new extent; zeroes need no copy where
@@ -247,8 +244,7 @@ int image_write_new(struct image *img, const void *buf, uint64_t len, uint64_t o
 	return r;
 }
 
-static int image_write_locked(struct image *img, const void *buf, size_t len, uint64_t off)
-	REQUIRES_SHARED(img->core->io_lock)
+int image_write_locked(struct image *img, const void *buf, size_t len, uint64_t off)
 {
 	while (len > 0) {
 		struct extent ext;
@@ -271,9 +267,7 @@ static int image_write_locked(struct image *img, const void *buf, size_t len, ui
 	return 0;
 }
 
-/* Frees what first writes have replaced, when the driver says that it is time: nobody reads it now.
- */
-static void image_settle(struct image *img)
+void image_settle(struct image *img)
 {
 	if (!atomic_load_explicit(&img->settle_wanted, memory_order_relaxed))
 		return;

@@ -61,7 +61,7 @@ static void image_free(struct image *img)
 	free(img);
 }
 
-static int image_core_new(struct image *img, bool discard)
+static int image_core_new(struct image *img)
 {
 	struct image_core *core = calloc(1, sizeof(*core));
 
@@ -72,7 +72,6 @@ static int image_core_new(struct image *img, bool discard)
 	barrier_init(&core->barrier);
 	unpack_init(&core->unpack, img->unit);
 	atomic_init(&core->size, img->size);
-	core->discard = discard;
 	img->core = core;
 	return 0;
 }
@@ -229,7 +228,7 @@ static int image_open_chain(struct image *top, const struct image_options *optio
 			return diag_set(diag, -ELOOP,
 					"%s: its backing chain is longer than %d files", top->name,
 					IMAGE_CHAIN_MAX);
-		r = image_core_new(img, options->discard);
+		r = image_core_new(img);
 		if (r < 0)
 			return diag_errno(diag, r, "%s", img->name);
 		r = image_open_data(img, options, seen, diag);
@@ -237,6 +236,8 @@ static int image_open_chain(struct image *top, const struct image_options *optio
 			r = image_open_backing(img, options, seen, diag);
 		if (r < 0)
 			return r;
+		img->parent_size = img->core->backing ? img->core->backing->size : 0;
+		img->discard = options->discard;
 	}
 	return 0;
 }

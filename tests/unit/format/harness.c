@@ -331,6 +331,72 @@ int disk_flush(struct disk *d)
 	return r;
 }
 
+/* Asks the driver, alone; 1: the first *ret_done bytes are to be written. */
+static int disk_unmap_tables(struct disk *d, uint64_t off, uint64_t len, enum unmap_how how,
+			     uint64_t *ret_done)
+{
+	int r;
+
+	rwlock_write(&d->io_lock);
+	r = d->img.format->unmap(&d->img, off, len, how, ret_done);
+	rwlock_unwrite(&d->io_lock);
+	assert_true(r < 0 || (*ret_done > 0 && *ret_done <= len));
+	return r;
+}
+
+int disk_unmap(struct disk *d, uint64_t off, uint64_t len, enum unmap_how how)
+{
+	int r = 0;
+
+	while (r == 0 && len > 0) {
+		_cleanup_free_ void *zeroes = NULL;
+		uint64_t done = 0;
+
+		r = disk_unmap_tables(d, off, len, how, &done);
+		if (r > 0) {
+			zeroes = calloc(1, done);
+			r = disk_write(d, zeroes, done, off);
+		}
+		off += done;
+		len -= done;
+	}
+	disk_settle(d);
+	return r;
+}
+
+/* The unit that the disk ends in becomes its own, unless it reads as zeroes. */
+static int disk_own_end(struct disk *d)
+{
+	uint64_t done, end = d->img.size;
+	struct extent ext;
+	char last;
+	int r;
+
+	if (end % d->img.unit == 0)
+		return 0;
+	r = d->img.format->map(&d->img, end - 1, 1, 0, &ext);
+	if (r < 0 || (ext.kind == EXTENT_DATA && !ext.shared) || ext.kind == EXTENT_ZERO ||
+	    (ext.kind == EXTENT_PARENT && d->img.parent_size <= end))
+		return r;
+	r = disk_read_locked(d, &last, 1, end - 1);
+	return r < 0 ? r : disk_write_new(d, &last, 1, end - 1, &done);
+}
+
+int disk_resize(struct disk *d, uint64_t size)
+{
+	struct diag diag = {0};
+	int r;
+
+	rwlock_write(&d->io_lock);
+	r = size > d->img.size ? disk_own_end(d) : 0;
+	if (r == 0)
+		r = d->img.format->resize(&d->img, size, &diag);
+	assert_true(r == 0 || diag.text[0]);
+	rwlock_unwrite(&d->io_lock);
+	disk_settle(d);
+	return r;
+}
+
 const char *const shapes[] = {
 	"compat=0.10",
 	"compat=0.10,cluster_size=512",

@@ -4,7 +4,8 @@
 
 /*
  * What image/ does with a driver, in its plainest form: read = map and copy, write = alloc, fill,
- * link. So a driver is tested alone, and qemu-img judges what it left on the disk.
+ * link, zero = unmap, and write what that cannot. So a driver is tested alone, and qemu-img judges
+ * what it left on the disk.
  */
 
 #include <setjmp.h>
@@ -52,6 +53,8 @@ void disk_kill(struct disk *d);
 int disk_read(struct disk *d, void *buf, size_t len, uint64_t off);
 int disk_write(struct disk *d, const void *buf, size_t len, uint64_t off);
 int disk_flush(struct disk *d);
+int disk_unmap(struct disk *d, uint64_t off, uint64_t len, enum unmap_how how);
+int disk_resize(struct disk *d, uint64_t size);
 
 /* A memory store with the content of a file (64 MiB at most), and back. */
 void store_load(const char *path, struct store **ret);

@@ -1,0 +1,248 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+/* Another size: new bytes are zeroes whatever stands behind them, old ones stay, nothing leaks. */
+
+#include "harness.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/checked.h"
+#include "base/cleanup.h"
+#include "base/io.h"
+
+static void write_both(struct disk *d, const char *raw, uint64_t off, size_t len, uint64_t seed)
+{
+	_cleanup_close_ int fd = open(raw, O_RDWR | O_CLOEXEC);
+	_cleanup_free_ char *buf = malloc(len);
+
+	assert_true(fd >= 0);
+	pattern(buf, len, off, seed);
+	assert_int_equal(disk_write(d, buf, len, off), 0);
+	assert_int_equal(io_pwrite(fd, buf, len, off), 0);
+}
+
+static void resize_both(struct disk *d, const char *raw, uint64_t size)
+{
+	assert_int_equal(disk_resize(d, size), 0);
+	assert_int_equal(d->img.size, size);
+	assert_int_equal(truncate(raw, (off_t)size), 0);
+}
+
+/* Everybody agrees; QEMU counts in whole sectors. */
+static void assert_same(const char *raw, uint64_t size)
+{
+	struct disk d;
+
+	assert_check("img", false);
+	disk_open(&d, "img", false);
+	assert_int_equal(d.img.size, size);
+	assert_reads_as(&d, raw);
+	disk_close(&d);
+	sh("qemu-img convert -O raw img out && cmp -n %llu out '%s'",
+	   (unsigned long long)round_down(size, 512), raw);
+}
+
+/* Sizes up and down, with writes at either end of what is new. */
+static void resize_random(struct disk *d, const char *raw, int n, uint64_t most, uint64_t seed)
+{
+	for (int i = 0; i < n; i++) {
+		uint64_t old = d->img.size, size = random_next(&seed) % most + 1;
+
+		if (random_next(&seed) % 4 == 0) /* often in the cluster where it ends now */
+			size = old + random_next(&seed) % 3000;
+		resize_both(d, raw, size);
+		if (size > old && random_next(&seed) % 2)
+			write_both(d, raw, old, (size_t)min_u64(size - old, 700), seed);
+		if (random_next(&seed) % 2)
+			write_both(d, raw, size - min_u64(size, 5000), (size_t)min_u64(size, 5000),
+				   seed + 1);
+		if (i % 5 == 4)
+			assert_int_equal(disk_flush(d), 0);
+		if (i % 4 == 3)
+			assert_reads_as(d, raw);
+	}
+}
+
+static void test_shapes(void **state)
+{
+	struct disk d;
+	uint64_t size;
+
+	if (!harness_have_qemu())
+		skip();
+	for (size_t i = 0; shapes[i]; i++) {
+		print_message("%s\n", shapes[i]);
+		sh("rm -f img img.data");
+		shape_fill(shapes[i]);
+		sh("qemu-img convert -O raw img raw");
+		disk_open(&d, "img", true);
+		d.img.discard = true;
+		resize_random(&d, "raw", 24, 12000000, 1);
+		size = d.img.size;
+		assert_null(d.img.damage);
+		disk_close(&d);
+		assert_same("raw", size);
+		if (strstr(shapes[i], "raw=on"))
+			sh("cmp -n %llu img.data raw", (unsigned long long)size);
+	}
+}
+
+/* The L1 table of a disk that becomes a thousand times as large moves, several times. */
+static void test_l1_moves(void **state)
+{
+	static const char *const some[] = {"cluster_size=512", "cluster_size=1k", "cluster_size=4k",
+					   "extended_l2=on,cluster_size=16k", "cluster_size=64k"};
+	struct disk d;
+
+	if (!harness_have_qemu())
+		skip();
+	for (size_t i = 0; i < ARRAY_SIZE(some); i++) {
+		uint64_t size = 300000;
+
+		print_message("%s\n", some[i]);
+		sh("rm -f img raw; truncate -s %llu raw; qemu-img create -q -f qcow2 -o %s img "
+		   "%llu",
+		   (unsigned long long)size, some[i], (unsigned long long)size);
+		disk_open(&d, "img", true);
+		while (size < MIB(100)) {
+			write_both(&d, "raw", size / 2, 4000, size);
+			size = size * 3 + 17;
+			resize_both(&d, "raw", size);
+			write_both(&d, "raw", size - 3000, 3000, size);
+		}
+		assert_reads_as(&d, "raw");
+		disk_close(&d);
+		assert_same("raw", size);
+	}
+}
+
+/* Bytes of the backing image behind the old end never show. */
+static void test_longer_backing(void **state)
+{
+	static const char *const tops[] = {"cluster_size=512", "cluster_size=64k", "extended_l2=on",
+					   "cluster_size=2M"};
+	struct disk base, d;
+
+	if (!harness_have_qemu())
+		skip();
+	sh("qemu-img create -q -f qcow2 base 5000192");
+	sh("qemu-io -c 'write -P 5 0 5000192' base >/dev/null");
+	for (size_t i = 0; i < ARRAY_SIZE(tops); i++) {
+		print_message("%s\n", tops[i]);
+		sh("rm -f img; qemu-img create -q -f qcow2 -b base -F qcow2 -o %s img 1000448",
+		   tops[i]);
+		sh("qemu-img convert -O raw img raw");
+		disk_open(&base, "base", false);
+		disk_open(&d, "img", true);
+		d.backing = &base;
+		d.img.parent_size = base.img.size;
+		resize_both(&d, "raw", 3000000);
+		assert_reads_as(&d, "raw");
+		resize_random(&d, "raw", 20, 8000000, 3);
+		resize_both(&d, "raw", 8000000);
+		assert_reads_as(&d, "raw");
+		disk_close(&d);
+		disk_close(&base);
+		assert_check("img", false);
+		sh("qemu-img convert -O raw img out && cmp out raw");
+	}
+}
+
+/* What version 2 cannot do is refused, and what a snapshot needs to know as well. */
+static void test_refusals(void **state)
+{
+	struct disk base, d;
+
+	if (!harness_have_qemu())
+		skip();
+	sh("qemu-img create -q -f qcow2 base 2M");
+	sh("qemu-img create -q -f qcow2 -o compat=0.10 -b base -F qcow2 img 1M");
+	disk_open(&base, "base", false);
+	disk_open(&d, "img", true);
+	d.backing = &base;
+	d.img.parent_size = base.img.size;
+	assert_int_equal(disk_resize(&d, MIB(2)), -EOPNOTSUPP);
+	assert_int_equal(disk_resize(&d, MIB(1) / 2), 0);
+	disk_close(&d);
+	disk_close(&base);
+
+	sh("rm img; qemu-img create -q -f qcow2 -o compat=0.10 img 1M && "
+	   "qemu-img snapshot -c one img");
+	disk_open(&d, "img", true);
+	assert_int_equal(disk_resize(&d, MIB(2)), -EOPNOTSUPP);
+	disk_close(&d);
+
+	sh("rm img; qemu-img create -q -f qcow2 -o cluster_size=512 img 1M");
+	disk_open(&d, "img", true);
+	assert_int_equal(disk_resize(&d, TIB(1)), -EFBIG);
+	assert_int_equal(d.img.size, MIB(1));
+	disk_close(&d);
+	assert_check("img", false);
+}
+
+/* Snapshots keep their size and content while the disk's changes. */
+static void test_snapshots(void **state)
+{
+	static const char *const some[] = {"cluster_size=512", "cluster_size=64k",
+					   "extended_l2=on,cluster_size=16k"};
+	struct disk d;
+	uint64_t size;
+
+	if (!harness_have_qemu())
+		skip();
+	for (size_t i = 0; i < ARRAY_SIZE(some); i++) {
+		print_message("%s\n", some[i]);
+		sh("rm -f img");
+		shape_fill(some[i]);
+		sh("qemu-img convert -O raw img raw && cp raw before");
+		sh("qemu-img snapshot -c one img");
+		disk_open(&d, "img", true);
+		resize_random(&d, "raw", 20, 12000000, 5);
+		size = d.img.size;
+		disk_close(&d);
+		assert_same("raw", size);
+		sh("cp img old && qemu-img snapshot -a one old && "
+		   "qemu-img convert -O raw old out && cmp out before");
+		sh("qemu-img snapshot -d one img");
+		assert_check("img", false);
+	}
+}
+
+/* Down to nothing and up again. */
+static void test_nothing(void **state)
+{
+	struct disk d;
+
+	if (!harness_have_qemu())
+		skip();
+	sh("qemu-img create -q -f qcow2 img 0 && truncate -s 0 raw");
+	disk_open(&d, "img", true);
+	resize_both(&d, "raw", 1);
+	write_both(&d, "raw", 0, 1, 1);
+	resize_both(&d, "raw", 70001);
+	write_both(&d, "raw", 60000, 10001, 2);
+	resize_both(&d, "raw", 0);
+	resize_both(&d, "raw", 200000);
+	assert_reads_as(&d, "raw");
+	disk_close(&d);
+	assert_same("raw", 200000);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test_setup_teardown(test_shapes, harness_setup, harness_teardown),
+		cmocka_unit_test_setup_teardown(test_l1_moves, harness_setup, harness_teardown),
+		cmocka_unit_test_setup_teardown(test_longer_backing, harness_setup,
+						harness_teardown),
+		cmocka_unit_test_setup_teardown(test_refusals, harness_setup, harness_teardown),
+		cmocka_unit_test_setup_teardown(test_snapshots, harness_setup, harness_teardown),
+		cmocka_unit_test_setup_teardown(test_nothing, harness_setup, harness_teardown),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
