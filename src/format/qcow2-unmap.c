@@ -112,14 +112,16 @@ static int qcow2_unmap_entries(struct qcow2 *q, struct qcow2_unmap *u, uint64_t 
 /*
  * After an I/O error the disk may have the new entries or the old ones. Memory takes the new ones:
  * with the old ones a later write would go in place, where perhaps no entry leads to it any more.
- * Nothing is freed then.
+ * Nothing is freed then, and who tries again writes them again, though they are the same in memory.
  */
 static int qcow2_unmap_write(struct qcow2 *q, const struct qcow2_change *c) REQUIRES(q->table_lock)
 {
 	int r = qcow2_change_write(q, c);
 
-	if (r < 0 && !qcow2_link_untouched(r))
+	if (r < 0 && !qcow2_link_untouched(r)) {
 		qcow2_change_remember(q, c);
+		q->entries_unsure = true;
+	}
 	return r;
 }
 
@@ -138,7 +140,7 @@ static int qcow2_unmap_slice(struct qcow2 *q, struct qcow2_unmap *u, uint64_t en
 	r = qcow2_change_begin(q, u->off, (size_t)n * q->entry_words, &c);
 	if (r == 0)
 		r = qcow2_unmap_entries(q, u, end, &c, &gone);
-	if (r == 0 && u->changed)
+	if (r == 0 && (u->changed || q->entries_unsure))
 		r = qcow2_unmap_write(q, &c);
 	mutex_unlock(&q->table_lock);
 	if (r == 0)

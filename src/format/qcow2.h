@@ -142,8 +142,9 @@ struct qcow2 {
 	_Atomic uint64_t store_end; /* size of img->store when somebody last looked */
 
 	_Atomic bool gave_up; /* a write into unused bytes of clusters in use was abandoned */
-	bool l1_lost;	 /* two L1 tables, and no telling which is read. Only with io_lock alone */
-	bool end_sealed; /* behind the end its cluster holds zeroes. Only with io_lock alone */
+	bool l1_lost; /* two L1 tables, and no telling which is read. Only with io_lock alone */
+	bool entries_unsure; /* on disk, after a failed write. Only with io_lock alone */
+	bool end_sealed;     /* behind the end its cluster holds zeroes. Only with io_lock alone */
 
 	struct rwlock map_lock;
 	uint64_t *l1 PT_GUARDED_BY(map_lock); /* l1_needed entries */

@@ -131,12 +131,13 @@ def test_over_a_backing_image(work, mount):
     assert images.digest(work / "base.img") == before
 
 
-def test_fstrim(work, mount):
+@pytest.mark.parametrize("kind", ["raw", "qcow2"])
+def test_fstrim(kind, work, mount):
     """Discards through the loop device: what was trimmed is zero or as before, the rest is untouched."""
-    image = image_of("raw", work)
+    image = image_of(kind, work)
     inside = work / "inside"
     inside.mkdir()
-    export = mount(image, format="raw")
+    export = mount(image, format=kind)
     with loop.device(export.path) as device:
         proc.run(*MAKE["ext4"], device)
         with loop.mounted(device, inside):

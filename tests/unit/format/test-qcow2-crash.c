@@ -55,11 +55,20 @@ static void history_write(struct history *h, uint64_t off, size_t len)
 			dirty[s] = journal_length(h->j);
 }
 
-static void run(struct history *h, struct disk *d, uint64_t seed)
+/* The first DISK bytes; what lies behind the end is zero. */
+static void read_all(struct disk *d, char *content)
+{
+	size_t inside = (size_t)min_u64(d->img.size, DISK);
+
+	memset(content + inside, 0, DISK - inside);
+	assert_int_equal(disk_read(d, content, inside, 0), 0);
+}
+
+static void run_writes(struct history *h, struct disk *d, uint64_t seed)
 {
 	static char buf[40000];
 
-	assert_int_equal(disk_read(d, h->content, DISK, 0), 0);
+	read_all(d, h->content);
 	history_flushed(h);
 	for (int i = 0; i < WRITES; i++) {
 		size_t len = (size_t)(random_next(&seed) % (i % 4 ? 3000 : sizeof(buf)) + 1);
@@ -76,6 +85,56 @@ static void run(struct history *h, struct disk *d, uint64_t seed)
 	}
 }
 
+/* Another size. What grows was zero before, so growing is no write. */
+static void change_size(struct history *h, struct disk *d, uint64_t size)
+{
+	size_t inside = (size_t)min_u64(size, DISK);
+
+	if (size < d->img.size && inside < DISK) {
+		history_write(h, inside, DISK - inside);
+		memset(h->content + inside, 0, DISK - inside);
+	}
+	assert_int_equal(disk_resize(d, size), 0);
+}
+
+static void change_range(struct history *h, struct disk *d, uint64_t kind, uint64_t *seed)
+{
+	static char buf[60000];
+	size_t len = (size_t)(random_next(seed) % (random_next(seed) % 2 ? 3000 : sizeof(buf)) + 1);
+	uint64_t off = random_next(seed) % (min_u64(d->img.size, DISK) - len);
+
+	history_write(h, off, len);
+	memset(buf, 0, len);
+	if (kind < 2) {
+		assert_int_equal(disk_unmap(d, off, len, kind == 0 ? UNMAP_ZERO : UNMAP_DISCARD),
+				 0);
+	} else {
+		pattern(buf, len, off, *seed);
+		assert_int_equal(disk_write(d, buf, len, off), 0);
+	}
+	memcpy(h->content + off, buf, len);
+}
+
+/* Writes, zeroes, discards, and other sizes, up to where the L1 table has to move. */
+static void run_changes(struct history *h, struct disk *d, uint64_t seed)
+{
+	d->img.discard = true;
+	read_all(d, h->content);
+	history_flushed(h);
+	for (int i = 0; i < WRITES; i++) {
+		uint64_t kind = random_next(&seed) % 5;
+
+		if (kind == 4)
+			change_size(h, d, DISK / 4 + random_next(&seed) % (3 * DISK));
+		else
+			change_range(h, d, kind, &seed);
+		if (i % FLUSH_EVERY == FLUSH_EVERY - 1) {
+			assert_int_equal(disk_flush(d), 0);
+			history_flushed(h);
+		}
+	}
+}
+
 /* Every sector that nobody wrote between the last flush before cut k and k itself is as flushed. */
 static void assert_flushed(struct history *h, struct disk *d, size_t k)
 {
@@ -84,7 +143,7 @@ static void assert_flushed(struct history *h, struct disk *d, size_t k)
 
 	while (f + 1 < h->n_flushes && h->flushes[f + 1].at <= k)
 		f++;
-	assert_int_equal(disk_read(d, have, DISK, 0), 0);
+	read_all(d, have);
 	for (size_t s = 0; s < SECTORS; s++)
 		if (h->dirty_at[f][s] >= k &&
 		    memcmp(have + s * SECTOR, h->flushes[f].content + s * SECTOR, SECTOR) != 0)
@@ -150,7 +209,8 @@ static void judge_growth(struct history *h, uint64_t *seed)
 	}
 }
 
-static void crash(const char *shape, const char *prepare)
+static void crash(const char *shape, const char *prepare,
+		  void (*run)(struct history *h, struct disk *d, uint64_t seed))
 {
 	_cleanup_free_ struct history *h = calloc(1, sizeof(*h));
 	_cleanup_journal_ struct journal *j = journal_new();
@@ -193,7 +253,7 @@ static void test_new(void **state)
 	if (!harness_have_qemu())
 		skip();
 	for (size_t i = 0; i < ARRAY_SIZE(some); i++)
-		crash(some[i], "true");
+		crash(some[i], "true", run_writes);
 }
 
 static void test_compressed(void **state)
@@ -203,7 +263,7 @@ static void test_compressed(void **state)
 	if (!harness_have_qemu())
 		skip();
 	for (size_t i = 0; i < ARRAY_SIZE(some); i++)
-		crash(some[i], "qemu-img convert -n -c -f raw -O qcow2 raw img");
+		crash(some[i], "qemu-img convert -n -c -f raw -O qcow2 raw img", run_writes);
 }
 
 static void test_snapshot(void **state)
@@ -214,8 +274,41 @@ static void test_snapshot(void **state)
 	if (!harness_have_qemu())
 		skip();
 	for (size_t i = 0; i < ARRAY_SIZE(some); i++)
-		crash(some[i], "qemu-img convert -n -f raw -O qcow2 raw img && "
-			       "qemu-img snapshot -c one img");
+		crash(some[i],
+		      "qemu-img convert -n -f raw -O qcow2 raw img && "
+		      "qemu-img snapshot -c one img",
+		      run_writes);
+}
+
+static void test_changes(void **state)
+{
+	static const char *const some[] = {"cluster_size=512", "cluster_size=4k", "compat=0.10",
+					   "extended_l2=on,cluster_size=16k"};
+
+	if (!harness_have_qemu())
+		skip();
+	for (size_t i = 0; i < ARRAY_SIZE(some); i++)
+		crash(some[i], "qemu-img convert -n -f raw -O qcow2 raw img", run_changes);
+}
+
+static void test_changes_packed(void **state)
+{
+	if (!harness_have_qemu())
+		skip();
+	crash("cluster_size=4k", "qemu-img convert -n -c -f raw -O qcow2 raw img", run_changes);
+}
+
+static void test_changes_snapshot(void **state)
+{
+	static const char *const some[] = {"cluster_size=512", "extended_l2=on,cluster_size=16k"};
+
+	if (!harness_have_qemu())
+		skip();
+	for (size_t i = 0; i < ARRAY_SIZE(some); i++)
+		crash(some[i],
+		      "qemu-img convert -n -f raw -O qcow2 raw img && "
+		      "qemu-img snapshot -c one img",
+		      run_changes);
 }
 
 int main(void)
@@ -224,6 +317,11 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_new, harness_setup, harness_teardown),
 		cmocka_unit_test_setup_teardown(test_compressed, harness_setup, harness_teardown),
 		cmocka_unit_test_setup_teardown(test_snapshot, harness_setup, harness_teardown),
+		cmocka_unit_test_setup_teardown(test_changes, harness_setup, harness_teardown),
+		cmocka_unit_test_setup_teardown(test_changes_packed, harness_setup,
+						harness_teardown),
+		cmocka_unit_test_setup_teardown(test_changes_snapshot, harness_setup,
+						harness_teardown),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
