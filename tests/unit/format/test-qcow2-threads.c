@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 
-/* Many threads write, read and flush one image at once, each in clusters of its own, as image/
- * promises. Meant for a build with -Db_sanitize=thread, too. */
+/* Many threads write, zero, discard, read and flush one image at once, each in clusters of its own,
+ * as image/ promises. Meant for a build with -Db_sanitize=thread, too. */
 
 #include "harness.h"
 
@@ -40,6 +40,14 @@ static int writer_write(struct writer *w, uint64_t off, size_t len, uint64_t see
 	return r < 0 ? r : io_pwrite(w->raw, buf, len, off);
 }
 
+static int writer_unmap(struct writer *w, uint64_t off, size_t len, enum unmap_how how)
+{
+	static const char zeroes[MOST];
+	int r = disk_unmap(w->d, off, len, how);
+
+	return r < 0 ? r : io_pwrite(w->raw, zeroes, len, off);
+}
+
 /* What stands in the raw file at a place of this writer is what the disk must hold. */
 static int writer_verify(struct writer *w, uint64_t off, size_t len)
 {
@@ -55,6 +63,7 @@ static int writer_verify(struct writer *w, uint64_t off, size_t len)
 
 static int writer_round(struct writer *w, int i, unsigned *seed)
 {
+	static const enum unmap_how hows[] = {UNMAP_ZERO, UNMAP_DISCARD};
 	uint64_t unit = w->d->img.unit, units = div_round_up(w->d->img.size, unit * THREADS);
 	uint64_t start = ((uint64_t)rand_r(seed) % units * THREADS + w->n) * unit;
 	uint64_t room, off;
@@ -64,9 +73,12 @@ static int writer_round(struct writer *w, int i, unsigned *seed)
 	if (start >= w->d->img.size)
 		return 0;
 	room = min_u64(unit, w->d->img.size - start);
-	off = start + (uint64_t)rand_r(seed) % room;
+	off = i % 7 ? start + (uint64_t)rand_r(seed) % room : start;
 	len = (size_t)min_u64((uint64_t)rand_r(seed) % MOST + 1, start + room - off);
-	r = i % 3 ? writer_write(w, off, len, (uint64_t)i) : writer_verify(w, off, len);
+	if (i % 7 == 0)
+		r = writer_unmap(w, off, len, hows[i % 2]);
+	else
+		r = i % 3 ? writer_write(w, off, len, (uint64_t)i) : writer_verify(w, off, len);
 	if (r == 0 && i % 64 == 63)
 		r = disk_flush(w->d);
 	return r;
@@ -124,6 +136,7 @@ static void test_writers(void **state)
 		if (!strstr(some[i], "data_file"))
 			sh("qemu-img snapshot -c one img");
 		disk_open(&d, "img", true);
+		d.img.discard = true;
 		run_writers(&d, "raw");
 		assert_reads_as(&d, "raw");
 		assert_null(d.img.damage);

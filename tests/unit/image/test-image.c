@@ -247,6 +247,25 @@ static void test_zero_and_resize(void **state)
 	assert_int_equal(image_close(img), 0);
 }
 
+/* Parts of a unit are written, but not where they read as zeroes already. */
+static void test_zero_parts(void **state)
+{
+	struct image *img = open_toy("base", false);
+	struct toy *t = toy_of(img);
+
+	assert_int_equal(image_zero(img, TOY_UNIT + 7, 100), 0);
+	assert_int_equal(t->allocs, 1);
+	assert_bytes(img, TOY_UNIT, 7, 0xbb);
+	assert_bytes(img, TOY_UNIT + 7, 100, 0);
+	assert_bytes(img, TOY_UNIT + 107, TOY_UNIT - 107, 0xbb);
+	assert_int_equal(image_discard(img, 5 * TOY_UNIT + 7, 2 * TOY_UNIT), 0);
+	assert_int_equal(t->allocs, 1);
+	assert_int_equal(t->units[5].kind, EXTENT_PARENT);
+	assert_int_equal(t->units[6].kind, EXTENT_ZERO);
+	assert_int_equal(t->units[7].kind, EXTENT_PARENT);
+	assert_int_equal(image_close(img), 0);
+}
+
 static void test_map_and_seek(void **state)
 {
 	struct image *img = open_toy("base", false);
@@ -372,6 +391,7 @@ int main(void)
 		cmocka_unit_test(test_cut_file),
 		cmocka_unit_test(test_allocate),
 		cmocka_unit_test(test_zero_and_resize),
+		cmocka_unit_test(test_zero_parts),
 		cmocka_unit_test(test_map_and_seek),
 		cmocka_unit_test(test_open_errors),
 		cmocka_unit_test(test_writers_meet),

@@ -187,7 +187,7 @@ static void toy_abandon(struct image *img, const struct extent *ext)
 	mutex_unlock(&t->lock);
 }
 
-/* One unit at a time, so that the caller's loop is seen. */
+/* One unit at a time, so that the caller's loop is seen; parts of a unit cannot be said. */
 static int toy_unmap(struct image *img, uint64_t off, uint64_t len, enum unmap_how how,
 		     uint64_t *ret_done)
 {
@@ -196,10 +196,9 @@ static int toy_unmap(struct image *img, uint64_t off, uint64_t len, enum unmap_h
 	struct toy_unit *u = &t->units[off / TOY_UNIT];
 
 	*ret_done = n;
-	if (n == TOY_UNIT)
-		u->kind = EXTENT_ZERO;
-	else if (u->kind == EXTENT_DATA)
-		return store_zero(img->data, u->host_off + off % TOY_UNIT, n);
+	if (n < TOY_UNIT)
+		return 1;
+	u->kind = EXTENT_ZERO;
 	return 0;
 }
 
