@@ -4,7 +4,6 @@
 #include <assert.h>
 #include <errno.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <sys/uio.h>
 
 struct op {
@@ -76,28 +75,20 @@ static const struct op ops_table[ABI_OP_MAX] = {
 	[ABI_OP_TMPFILE] = {.error = EPERM},
 };
 
-int request_init(struct request *rq, struct share *share, unsigned i, int fd)
-{
-	void *p = mmap(NULL, SLOT_DATA_MAX, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1,
-		       0);
+_Static_assert(sizeof(struct fuse_in_header) + sizeof(struct fuse_read_in) <= SLOT_WRITE_HEAD,
+	       "what is read does not overwrite the request to read it");
 
-	if (p == MAP_FAILED)
-		return -errno;
+void request_init(struct request *rq, struct share *share, unsigned i, int fd)
+{
+	uint8_t *buf = slots_request(&share->slots, i);
+
 	*rq = (struct request){
 		.share = share,
 		.slot = slots_at(&share->slots, i),
-		.buf = slots_request(&share->slots, i),
-		.payload = p,
+		.buf = buf,
+		.payload = buf + SLOT_WRITE_HEAD,
 		.fd = fd,
 	};
-	return 0;
-}
-
-void request_done(struct request *rq)
-{
-	if (rq->payload)
-		munmap(rq->payload, SLOT_DATA_MAX);
-	*rq = (struct request){};
 }
 
 void *ops_answer(struct request *rq, size_t len)

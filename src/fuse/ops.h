@@ -27,7 +27,8 @@ struct request {
 	struct share *share;
 	struct slot *slot;
 	void *buf;	  /* the request as it was read, SLOT_REQUEST_MAX bytes */
-	uint8_t *payload; /* SLOT_DATA_MAX bytes, page-aligned: what READ answers */
+	uint8_t *payload; /* SLOT_DATA_MAX bytes, page-aligned: what READ answers. The room in buf
+			   * where a WRITE has its data */
 	int fd;
 
 	/* of the request in hand */
@@ -39,9 +40,8 @@ struct request {
 	size_t payload_len; /* goes out instead of answer */
 };
 
-/* Memory of a request; slot i of share, answered on fd. */
-int request_init(struct request *rq, struct share *share, unsigned i, int fd);
-void request_done(struct request *rq);
+/* A request in slot i of share, answered on fd. */
+void request_init(struct request *rq, struct share *share, unsigned i, int fd);
 
 /* Executes the request of len bytes in rq->buf, and answers it. 0, or the errno of an answer that
  * could not be given (-ENOENT, since it was given already, is 0). */

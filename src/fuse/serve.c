@@ -146,18 +146,14 @@ static void *serve_thread(void *data)
 }
 
 /* Slots from the first-th on get no thread: there are fewer threads than the session has fds. */
-static int serve_replay_rest(struct serve *s, const struct serve_options *o, unsigned first)
+static void serve_replay_rest(struct serve *s, const struct serve_options *o, unsigned first)
 {
 	for (unsigned i = first; i < o->n; i++) {
 		struct request rq;
-		int r = request_init(&rq, &s->share, i, o->thread_fds[i]);
 
-		if (r < 0)
-			return r;
+		request_init(&rq, &s->share, i, o->thread_fds[i]);
 		serve_replay(s, &rq);
-		request_done(&rq);
 	}
-	return 0;
 }
 
 /* pthread_create() with every signal blocked in the new thread. */
@@ -199,8 +195,6 @@ int serve_stop(struct serve *s)
 		pthread_kill(s->threads[i].id, SERVE_SIGNAL);
 	for (unsigned i = 0; i < s->n; i++)
 		serve_join(&s->threads[i]);
-	for (unsigned i = 0; i < s->n; i++)
-		request_done(&s->threads[i].rq);
 	r = atomic_load(&s->error);
 	crew_done(&s->crew);
 	share_done(&s->share);
@@ -218,14 +212,10 @@ static int serve_start_thread(struct serve *s, const struct serve_options *o)
 
 	t->s = s;
 	t->i = s->n;
-	r = request_init(&t->rq, &s->share, s->n, o->thread_fds[s->n]);
+	request_init(&t->rq, &s->share, s->n, o->thread_fds[s->n]);
+	r = serve_create_thread(t);
 	if (r < 0)
 		return r;
-	r = serve_create_thread(t);
-	if (r < 0) {
-		request_done(&t->rq);
-		return r;
-	}
 	s->n++;
 	return 0;
 }
@@ -240,9 +230,7 @@ static int serve_start_threads(struct serve *s, const struct serve_options *o, u
 	r = serve_install_signal();
 	if (r < 0)
 		return r;
-	r = serve_replay_rest(s, o, threads);
-	if (r < 0)
-		return r;
+	serve_replay_rest(s, o, threads);
 	atomic_store(&s->alive, threads);
 	while (r == 0 && s->n < threads)
 		r = serve_start_thread(s, o);
