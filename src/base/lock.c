@@ -20,6 +20,8 @@ enum {
 	LOCK_PERM_WRITE = 1 << 1,
 	LOCK_PERM_RESIZE = 1 << 3,
 	LOCK_BITS = 4,
+	LOCK_TRIES = 6,
+	LOCK_PAUSE_US = 100 * 1000,
 };
 
 static struct flock lock_byte(int byte, short type)
@@ -112,11 +114,8 @@ static void lock_holder(const char *path, char *dst, size_t dst_size)
 		closedir(proc);
 }
 
-int lock_image(int fd, const char *path, bool writable, struct diag *diag)
+static int lock_try(int fd, unsigned held, unsigned unshared)
 {
-	unsigned held = LOCK_PERM_READ | (writable ? LOCK_PERM_WRITE | LOCK_PERM_RESIZE : 0);
-	unsigned unshared = LOCK_PERM_WRITE | LOCK_PERM_RESIZE;
-	char holder[128];
 	int r = lock_take(fd, LOCK_HELD, held);
 
 	if (r == 0)
@@ -125,9 +124,28 @@ int lock_image(int fd, const char *path, bool writable, struct diag *diag)
 		r = lock_probe(fd, LOCK_UNSHARED, held);
 	if (r == 0)
 		r = lock_probe(fd, LOCK_HELD, unshared);
+	if (r < 0)
+		lock_drop(fd);
+	return r;
+}
+
+int lock_image(int fd, const char *path, bool writable, struct diag *diag)
+{
+	unsigned held = LOCK_PERM_READ | (writable ? LOCK_PERM_WRITE | LOCK_PERM_RESIZE : 0);
+	char holder[128];
+	int r;
+
+	/* The last user may be on its way out: a worker whose supervisor was killed finishes what
+	 * it has in hand */
+	for (int i = 0; i < LOCK_TRIES; i++) {
+		if (i > 0)
+			usleep(LOCK_PAUSE_US);
+		r = lock_try(fd, held, LOCK_PERM_WRITE | LOCK_PERM_RESIZE);
+		if (r != -EBUSY)
+			break;
+	}
 	if (r == 0)
 		return 0;
-	lock_drop(fd);
 	if (r == -EINVAL || r == -ENOLCK || r == -ENOSYS)
 		return diag_set(diag, -EOPNOTSUPP,
 				"%s: its file system has no locks; if nobody else uses the image, "

@@ -19,9 +19,10 @@
 #include "base/diag.h"
 
 /*
- * Locks the image behind fd: reading, and writing where writable; others may read. 0; -EBUSY when
- * another program uses it in a way that does not go with ours (the sentence names it where /proc
- * shows it); -EOPNOTSUPP where the file system has no such locks. Block devices are locked as well.
+ * Tries for half a second. Locks the image behind fd: reading, and writing where writable; others
+ * may read. 0; -EBUSY when another program uses it in a way that does not go with ours (the
+ * sentence names it where /proc shows it); -EOPNOTSUPP where the file system has no such locks.
+ * Block devices are locked as well.
  */
 int lock_image(int fd, const char *path, bool writable, struct diag *diag);
 
