@@ -233,8 +233,7 @@ int qcow2_check_tables(struct qcow2_check *c)
 {
 	int r;
 
-	c->zones.n = 0;
-	c->zones.sorted = 0;
+	c->zones.n = c->zones.sorted = 0;
 	r = qcow2_zones_add_bytes(c, QCOW2_ZONE_HEADER, 0, c->q->cluster_size);
 	if (r == 0)
 		r = qcow2_check_reftable(c);

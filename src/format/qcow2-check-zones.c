@@ -41,6 +41,7 @@ void qcow2_zones_sort(struct qcow2_zones *zones)
 {
 	size_t n = 0;
 
+	zones->gap_end = 0;
 	if (zones->sorted == zones->n)
 		return;
 	qsort(zones->at, zones->n, sizeof(*zones->at), qcow2_zone_compare);
@@ -103,10 +104,13 @@ int qcow2_zones_add_bytes(struct qcow2_check *c, enum qcow2_zone_kind kind, uint
 	return bytes == 0 ? 0 : qcow2_zones_add(c, &zone);
 }
 
-struct qcow2_zone *qcow2_zones_find(const struct qcow2_zones *zones, uint64_t cluster)
+struct qcow2_zone *qcow2_zones_find(struct qcow2_zones *zones, uint64_t cluster)
 {
 	size_t low = 0, high = zones->n;
+	const struct qcow2_zone *before;
 
+	if (cluster >= zones->gap && cluster < zones->gap_end)
+		return NULL;
 	/* The last zone that begins at or before the cluster is low - 1 */
 	while (low < high) {
 		size_t middle = low + (high - low) / 2;
@@ -116,9 +120,12 @@ struct qcow2_zone *qcow2_zones_find(const struct qcow2_zones *zones, uint64_t cl
 		else
 			high = middle;
 	}
-	if (low == 0 || cluster - zones->at[low - 1].first >= zones->at[low - 1].n)
-		return NULL;
-	return &zones->at[low - 1];
+	before = low > 0 ? &zones->at[low - 1] : NULL;
+	if (before && cluster - before->first < before->n)
+		return &zones->at[low - 1];
+	zones->gap = before ? before->first + before->n : 0;
+	zones->gap_end = low < zones->n ? zones->at[low].first : UINT64_MAX;
+	return NULL;
 }
 
 /* What has to go where a zone and something else, an L2 table or data, share clusters. What can be

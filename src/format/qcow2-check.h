@@ -60,6 +60,7 @@ struct qcow2_zone {
 struct qcow2_zones {
 	struct qcow2_zone *at;
 	size_t n, room, sorted; /* the first `sorted` have no doubles any more */
+	uint64_t gap, gap_end;	/* no zone has clusters [gap, gap_end): data is seldom alone */
 };
 
 struct qcow2_check_l1 {
@@ -136,7 +137,7 @@ int qcow2_zones_add_bytes(struct qcow2_check *c, enum qcow2_zone_kind kind, uint
 			  uint64_t bytes);
 void qcow2_zones_sort(struct qcow2_zones *zones);
 /* The zone that holds a cluster, or NULL. */
-struct qcow2_zone *qcow2_zones_find(const struct qcow2_zones *zones, uint64_t cluster);
+struct qcow2_zone *qcow2_zones_find(struct qcow2_zones *zones, uint64_t cluster);
 /* Finds zones on top of each other; marks L2 tables bad, and refcounts for rebuilding. */
 void qcow2_zones_overlaps(struct qcow2_check *c);
 /* True where a zone has to make room for data (or an L2 table) on top of it, or nobody can say. */
