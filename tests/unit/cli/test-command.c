@@ -59,7 +59,7 @@ static void test_every_verb_is_whole(void **state)
 			assert_non_null(option->take);
 			if (!option->letter) /* it has only a long name */
 				continue;
-			assert_false(option->letter && letters[(unsigned char)option->letter]);
+			assert_false(letters[(unsigned char)option->letter]);
 			letters[(unsigned char)option->letter] = true;
 		}
 	}
