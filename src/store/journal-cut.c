@@ -191,6 +191,12 @@ static int cut_window(struct cut *c)
 	return r ?: store_resize(c->out, size);
 }
 
+/* Record i, or one behind the last; NULL while there are none. */
+static const struct journal_record *journal_from(struct journal *j, size_t i) REQUIRES(j->lock)
+{
+	return j->records ? j->records + i : NULL;
+}
+
 /* Brings disk->durable to the state that a flush at record `upto` leaves. */
 static int journal_replay(struct journal *j, unsigned disk, size_t upto) REQUIRES(j->lock)
 {
@@ -205,7 +211,7 @@ static int journal_replay(struct journal *j, unsigned disk, size_t upto) REQUIRE
 		if (r < 0)
 			return r;
 	}
-	c.records = j->records + d->upto;
+	c.records = journal_from(j, d->upto);
 	c.n = upto - d->upto;
 	c.out = d->durable;
 	r = cut_window(&c);
@@ -232,7 +238,7 @@ static int journal_cut_locked(struct journal *j, struct cut *c, size_t k, struct
 	r = journal_copy(j->disks[c->disk].durable, &out);
 	if (r < 0)
 		return r;
-	c->records = j->records + durable;
+	c->records = journal_from(j, durable);
 	c->n = k - durable;
 	c->out = out;
 	r = cut_window(c);

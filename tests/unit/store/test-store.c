@@ -33,7 +33,9 @@ static void toy_close(struct store *s)
 
 static ssize_t toy_read(struct store *s, void *buf, size_t len, uint64_t off)
 {
-	len = off < TOY_SIZE ? (size_t)min_u64(len, TOY_SIZE - off) : 0;
+	if (off >= TOY_SIZE)
+		return 0;
+	len = (size_t)min_u64(len, TOY_SIZE - off);
 	memcpy(buf, toy_of(s)->bytes + off, len);
 	return (ssize_t)len;
 }
