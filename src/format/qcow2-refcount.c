@@ -33,7 +33,8 @@ uint64_t qcow2_refcount_get(const struct qcow2 *q, const uint8_t *bytes, uint64_
 	default:
 		/* The first of a byte is in its lowest bits */
 		per_byte = 8u >> order;
-		return bytes[i / per_byte] >> (i % per_byte << order) & ((1u << (1u << order)) - 1);
+		return (unsigned)bytes[i / per_byte] >> (i % per_byte << order) &
+		       ((1u << (1u << order)) - 1);
 	}
 }
 
