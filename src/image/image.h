@@ -105,10 +105,12 @@ struct image_extent {
 	uint64_t host_off;   /* mapped */
 };
 
-/* The longest run at off, at most len bytes, that is alike. Holes of the host's files are zero. */
+/* A run at off, at most len bytes, that is alike; as long as possible, but for runs of very many
+ * extents. Holes of the host's files are zero. */
 int image_map(struct image *img, uint64_t off, uint64_t len, struct image_extent *ret);
 
-/* lseek(2)'s SEEK_DATA (data true) and SEEK_HOLE: the offset in *ret, or -ENXIO. */
+/* lseek(2)'s SEEK_DATA (data true) and SEEK_HOLE: the offset in *ret, or -ENXIO. Where the search
+ * would take very long, what was not looked at counts as data, as lseek(2) allows. */
 int image_seek(struct image *img, uint64_t off, bool data, uint64_t *ret);
 
 /* Size, allocation (of the image's own files, not of its backing chain), times. block: img->unit or

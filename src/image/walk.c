@@ -8,6 +8,13 @@
 #include "base/checked.h"
 #include "image/core.h"
 
+/* Some images have billions of tiny extents: nobody is to wait for all of them, nor hold the lock
+ * as long. */
+enum {
+	WALK_JOIN_MAX = 65536, /* extents joined into one run */
+	WALK_SEEK_MAX = 64,    /* runs looked at for one answer to lseek(2) */
+};
+
 static int walk_chain(struct image *img, uint64_t off, uint64_t len, unsigned depth,
 		      struct image_extent *ret);
 
@@ -107,7 +114,7 @@ int image_map(struct image *img, uint64_t off, uint64_t len, struct image_extent
 	r = len > 0 ? image_check_range(img, off, len) : -EINVAL;
 	if (r == 0)
 		r = walk_chain(img, off, len, 0, &whole);
-	while (r == 0 && whole.len < len) {
+	for (int i = 0; r == 0 && whole.len < len && i < WALK_JOIN_MAX; i++) {
 		r = walk_chain(img, off + whole.len, len - whole.len, 0, &next);
 		if (r == 0 && !walk_continues(&whole, &next))
 			break;
@@ -126,9 +133,16 @@ int image_seek(struct image *img, uint64_t off, bool data, uint64_t *ret)
 
 	if (off >= size)
 		return -ENXIO;
-	while (off < size) {
+	for (int i = 0; off < size; i++) {
 		struct image_extent ext;
-		int r = image_map(img, off, size - off, &ext);
+		int r;
+
+		/* Data may always be claimed: here, or from here to the end */
+		if (i == WALK_SEEK_MAX) {
+			*ret = data ? off : size;
+			return 0;
+		}
+		r = image_map(img, off, size - off, &ext);
 
 		if (r < 0)
 			return r;
