@@ -15,7 +15,7 @@ enum {
 struct journal_disk {
 	char *name;
 	struct store *base; /* what it held when it was attached */
-	/* base with this disk's records before `upto`: cuts mostly come in rising order */
+	/* base with this disk's records before `upto`: cuts mostly come in rising order. */
 	struct store *durable;
 	size_t upto;
 };
@@ -26,6 +26,8 @@ struct journal {
 	size_t n_records GUARDED_BY(lock), room GUARDED_BY(lock);
 	struct journal_disk disks[JOURNAL_DISKS_MAX] GUARDED_BY(lock);
 	unsigned n_disks GUARDED_BY(lock);
+	unsigned slow GUARDED_BY(lock);	   /* microseconds that a flush takes */
+	uint64_t fail_in GUARDED_BY(lock); /* the flush to fail, counted from 1; 0: none */
 };
 
 /* A new memory store with the same bytes and size. */

@@ -5,13 +5,15 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/checked.h"
 #include "store/journal-core.h"
 
 /*
  * Recording. A change and its record are made under one lock, so the order of the records is the
- * order in which the changes were made, and a flush stands behind exactly what it made durable.
+ * order in which the changes were made. A flush is recorded when it returns, and knows where the
+ * records were when it was called.
  */
 
 struct journal_store {
@@ -53,7 +55,7 @@ static int journal_do(struct store *inner, const struct journal_record *rec, con
 	case JOURNAL_RESIZE:
 		return store_resize(inner, rec->size_after);
 	case JOURNAL_FLUSH:
-		return store_flush(inner);
+		return 0; /* done by journal_store_flush() */
 	}
 	return -EINVAL;
 }
@@ -123,18 +125,60 @@ static int journal_store_write(struct store *s, const void *buf, size_t len, uin
 		s, (struct journal_record){.kind = JOURNAL_WRITE, .off = off, .len = len}, buf);
 }
 
+/* Is it this flush's turn to fail? */
+static bool journal_fails(struct journal *j) REQUIRES(j->lock)
+{
+	return j->fail_in > 0 && --j->fail_in == 0;
+}
+
+/* All that was recorded before `upto` is on the disk, or was to be. */
+static int journal_flushed(struct journal_store *js, size_t upto, bool failed)
+{
+	struct journal_record rec = {.kind = JOURNAL_FLUSH, .upto = upto, .failed = failed};
+	struct journal *j = js->journal;
+	int r;
+
+	mutex_lock(&j->lock);
+	r = journal_append(j, js, &rec, NULL);
+	mutex_unlock(&j->lock);
+	return failed ? -EIO : r;
+}
+
+/* A failure is that of a write whose range is lost, with all else that waited to be written. */
 static int journal_store_write_durable(struct store *s, const void *buf, size_t len, uint64_t off)
 {
-	return journal_record(
-		s,
-		(struct journal_record){
-			.kind = JOURNAL_WRITE, .durable = true, .off = off, .len = len},
-		buf);
+	struct journal_record rec = {.kind = JOURNAL_WRITE, .off = off, .len = len};
+	struct journal_store *js = journal_store_of(s);
+	struct journal *j = js->journal;
+	size_t upto;
+	int r;
+
+	mutex_lock(&j->lock);
+	rec.durable = !journal_fails(j);
+	r = journal_append(j, js, &rec, buf);
+	upto = j->n_records;
+	mutex_unlock(&j->lock);
+	return r < 0 || rec.durable ? r : journal_flushed(js, upto, true);
 }
 
 static int journal_store_flush(struct store *s)
 {
-	return journal_record(s, (struct journal_record){.kind = JOURNAL_FLUSH}, NULL);
+	struct journal_store *js = journal_store_of(s);
+	struct journal *j = js->journal;
+	unsigned slow;
+	bool fails;
+	size_t upto;
+	int r;
+
+	mutex_lock(&j->lock);
+	upto = j->n_records;
+	slow = j->slow;
+	fails = journal_fails(j);
+	mutex_unlock(&j->lock);
+	r = store_flush(js->inner);
+	if (slow > 0)
+		usleep(slow);
+	return r < 0 ? r : journal_flushed(js, upto, fails);
 }
 
 static int journal_store_discard(struct store *s, uint64_t off, uint64_t len)
@@ -262,6 +306,20 @@ int journal_attach(struct journal *j, struct store *inner, struct store **ret)
 	return 0;
 }
 
+void journal_slow_flushes(struct journal *j, unsigned microseconds)
+{
+	mutex_lock(&j->lock);
+	j->slow = microseconds;
+	mutex_unlock(&j->lock);
+}
+
+void journal_fail_flush(struct journal *j, uint64_t skip)
+{
+	mutex_lock(&j->lock);
+	j->fail_in = skip + 1;
+	mutex_unlock(&j->lock);
+}
+
 size_t journal_length(struct journal *j)
 {
 	size_t n;
@@ -289,7 +347,8 @@ const char *journal_describe(struct journal *j, size_t i, char *dst, size_t dst_
 	const struct journal_record *rec = journal_at(j, i);
 
 	if (rec->kind == JOURNAL_FLUSH)
-		snprintf(dst, dst_size, "flush of disk %u", rec->disk);
+		snprintf(dst, dst_size, "%sflush of disk %u", rec->failed ? "failed " : "",
+			 rec->disk);
 	else if (rec->kind == JOURNAL_RESIZE)
 		snprintf(dst, dst_size, "resize of disk %u from %llu to %llu bytes", rec->disk,
 			 (unsigned long long)rec->size_before, (unsigned long long)rec->size_after);

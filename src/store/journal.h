@@ -25,7 +25,13 @@
  * size is one more such cell; when a cut off part is durable, so is what cut it off: growing again
  * shows zeroes there.
  *
- * Put a fault store over a journalled one, not under it: a call that fails is not recorded.
+ * A flush takes time: what other threads change while it runs it may leave out, and here always
+ * does. A flush that fails loses, as Linux does: each sector that it was to write has reached the
+ * disk or not, and stays so for good, though it reads as if it had. Only a later change to the
+ * sector makes a later flush write it.
+ *
+ * Put a fault store over a journalled one, not under it: a call that fails is not recorded, but for
+ * journal_fail_flush().
  */
 
 #include "store/store.h"
@@ -35,6 +41,7 @@ enum journal_loss {
 	JOURNAL_LOSE, /* nothing since the last flush has */
 	JOURNAL_DROP, /* some of the unflushed records have, whole (seed) */
 	JOURNAL_TORN, /* some sectors of some of them have (seed) */
+	JOURNAL_NTH,  /* the disk's outcome number `seed` of all journal_outcomes() */
 };
 
 enum journal_kind {
@@ -52,6 +59,8 @@ struct journal_record {
 	uint64_t size_before, size_after; /* of the disk */
 	void *data;			  /* WRITE */
 	bool durable;			  /* WRITE: by store_write_durable() */
+	size_t upto;			  /* FLUSH: records before this one were to be written */
+	bool failed;			  /* FLUSH: and were not, not all of them */
 };
 
 struct journal;
@@ -66,6 +75,12 @@ struct journal *journal_free(struct journal *j);
  * is durable. Takes over inner, also on failure. Attach all disks before the first record.
  */
 int journal_attach(struct journal *j, struct store *inner, struct store **ret);
+
+/* From now on every flush takes at least so long, in which other threads go on. */
+void journal_slow_flushes(struct journal *j, unsigned microseconds);
+
+/* `skip` more flushes and durable writes succeed, then one fails with -EIO. */
+void journal_fail_flush(struct journal *j, uint64_t skip);
 
 /* Records so far. Note it where an image_flush() has returned: from there on its data must be
  * found after every cut. */
@@ -83,6 +98,12 @@ const char *journal_describe(struct journal *j, size_t i, char *dst, size_t dst_
  */
 int journal_cut(struct journal *j, unsigned disk, size_t k, enum journal_loss loss, uint64_t seed,
 		struct store **ret);
+
+/*
+ * How many outcomes a power cut after k records may have on a disk, the same ones counted more than
+ * once at times. UINT64_MAX: as many or more. Those of several disks are independent.
+ */
+int journal_outcomes(struct journal *j, unsigned disk, size_t k, uint64_t *ret);
 
 static inline void journal_freep(struct journal **j)
 {

@@ -4,8 +4,11 @@
 #include "host.h"
 
 #include <errno.h>
+#include <pthread.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/checked.h"
 #include "store/fault.h"
@@ -257,7 +260,6 @@ static void test_flush_is_for_ever(void **state)
 	}
 }
 
-/* The size may come without the data, which then reads as zeroes, and the data without the size. */
 /* A durable write survives alone: not what was written before it, and a size that shows it. */
 static void test_durable_write(void **state)
 {
@@ -284,6 +286,7 @@ static void test_durable_write(void **state)
 	assert_int_equal(seen, 3);
 }
 
+/* The size may come without the data, which then reads as zeroes, and the data without the size. */
 static void test_growth(void **state)
 {
 	_cleanup_journal_ struct journal *j = journal_new();
@@ -337,6 +340,139 @@ static void test_disks_are_flushed_apart(void **state)
 	data_after = cut(j, 1, 3, JOURNAL_LOSE, 0);
 	assert_int_equal(char_at(tables_after, 0), 't');
 	assert_int_equal(char_at(data_after, 0), 0);
+}
+
+/* All outcomes, each by its number: two sectors with three contents each, two with two. */
+static void test_every_outcome(void **state)
+{
+	_cleanup_journal_ struct journal *j = journal_new();
+	_cleanup_store_ struct store *s = attach(j, 4 * SECTOR);
+	unsigned char seen[256] = {0};
+	uint64_t n, different = 0;
+
+	write_char(s, '1', 4 * SECTOR, 0);
+	write_char(s, '2', 2 * SECTOR, SECTOR);
+	assert_int_equal(journal_outcomes(j, 0, 2, &n), 0);
+	assert_int_equal(n, 3 * 3 * 2 * 2);
+	for (uint64_t i = 0; i < n; i++) {
+		_cleanup_store_ struct store *after = cut(j, 0, 2, JOURNAL_NTH, i);
+		unsigned sum = 0;
+
+		for (unsigned k = 0; k < 4; k++)
+			sum = sum * 3 + (char_at(after, k * SECTOR) & 3);
+		different += !seen[sum]++;
+		assert_int_equal(char_at(after, SECTOR), char_at(after, 2 * SECTOR - 1));
+	}
+	assert_int_equal(different, n);
+	assert_int_equal(store_flush(s), 0);
+	assert_int_equal(journal_outcomes(j, 0, 3, &n), 0);
+	assert_int_equal(n, 1);
+}
+
+static void test_every_size(void **state)
+{
+	_cleanup_journal_ struct journal *j = journal_new();
+	_cleanup_store_ struct store *s = attach(j, SECTOR);
+	unsigned seen = 0;
+	uint64_t n;
+
+	assert_int_equal(store_resize(s, 2 * SECTOR), 0);
+	assert_int_equal(store_resize(s, 3 * SECTOR), 0);
+	assert_int_equal(journal_outcomes(j, 0, 2, &n), 0);
+	assert_int_equal(n, 3);
+	for (uint64_t i = 0; i < n; i++) {
+		_cleanup_store_ struct store *after = cut(j, 0, 2, JOURNAL_NTH, i);
+
+		seen |= 1u << size_of(after) / SECTOR;
+	}
+	assert_int_equal(seen, 1 << 1 | 1 << 2 | 1 << 3);
+}
+
+/* What a failed flush was to write may be lost for good; what was changed again is not. */
+static void test_failed_flush(void **state)
+{
+	_cleanup_journal_ struct journal *j = journal_new();
+	_cleanup_store_ struct store *s = attach(j, 3 * SECTOR);
+	unsigned seen = 0;
+
+	journal_fail_flush(j, 1);
+	write_char(s, 'a', SECTOR, 0);
+	assert_int_equal(store_flush(s), 0);
+	write_char(s, 'b', 3 * SECTOR, 0);
+	assert_int_equal(store_flush(s), -EIO);
+	write_char(s, 'c', 8, 2 * SECTOR);
+	assert_int_equal(store_flush(s), 0);
+	assert_int_equal(store_flush(s), 0);
+	for (uint64_t seed = 0; seed < SEEDS; seed++) {
+		_cleanup_store_ struct store *after =
+			cut(j, 0, journal_length(j), JOURNAL_TORN, seed);
+
+		seen |= char_at(after, 0) == 'a' ? 1 : 2;
+		seen |= char_at(after, SECTOR) == 0 ? 4 : 8;
+		assert_true(char_at(after, 0) == 'a' || char_at(after, 0) == 'b');
+		assert_int_equal(char_at(after, 2 * SECTOR), 'c');
+		assert_int_equal(char_at(after, 2 * SECTOR + 8), 'b');
+	}
+	assert_int_equal(seen, 15);
+}
+
+static void test_failed_durable_write(void **state)
+{
+	_cleanup_journal_ struct journal *j = journal_new();
+	_cleanup_store_ struct store *s = attach(j, SECTOR);
+
+	journal_fail_flush(j, 0);
+	assert_int_equal(store_write_durable(s, "abcd", 4, 0), -EIO);
+	assert_false(journal_at(j, 0)->durable);
+	assert_true(journal_at(j, 1)->failed);
+	assert_int_equal(store_write_durable(s, "abcd", 4, 0), 0);
+	assert_true(journal_at(j, 2)->durable);
+}
+
+struct slow_flush {
+	struct store *s;
+	_Atomic bool done;
+};
+
+static void *slow_flush_main(void *arg)
+{
+	struct slow_flush *f = arg;
+	intptr_t r = store_flush(f->s);
+
+	atomic_store(&f->done, true);
+	return (void *)r;
+}
+
+/* What is written while a flush runs is not its business. */
+static void test_flush_takes_time(void **state)
+{
+	_cleanup_journal_ struct journal *j = journal_new();
+	_cleanup_store_ struct store *s = attach(j, 2 * SECTOR);
+	struct slow_flush f = {.s = s};
+	size_t written = 1;
+	pthread_t thread;
+	void *r;
+
+	journal_slow_flushes(j, 20000);
+	write_char(s, 'a', SECTOR, 0);
+	assert_int_equal(pthread_create(&thread, NULL, slow_flush_main, &f), 0);
+	while (!atomic_load(&f.done)) {
+		write_char(s, 'b', SECTOR, SECTOR);
+		written++;
+		usleep(1000);
+	}
+	assert_int_equal(pthread_join(thread, &r), 0);
+	assert_ptr_equal(r, NULL);
+	for (size_t i = 0; i < journal_length(j); i++) {
+		_cleanup_store_ struct store *after = cut(j, 0, i + 1, JOURNAL_LOSE, 0);
+
+		if (journal_at(j, i)->kind != JOURNAL_FLUSH)
+			continue;
+		assert_true(i > 1 && journal_at(j, i)->upto < i);
+		assert_int_equal(char_at(after, 0), journal_at(j, i)->upto > 0 ? 'a' : 0);
+		assert_int_equal(char_at(after, SECTOR), journal_at(j, i)->upto > 1 ? 'b' : 0);
+	}
+	assert_int_equal(journal_length(j), written + 1);
 }
 
 static void test_cut_after_close(void **state)
@@ -399,6 +535,11 @@ int main(void)
 		cmocka_unit_test(test_growth),
 		cmocka_unit_test(test_shrunk_and_grown),
 		cmocka_unit_test(test_disks_are_flushed_apart),
+		cmocka_unit_test(test_every_outcome),
+		cmocka_unit_test(test_every_size),
+		cmocka_unit_test(test_failed_flush),
+		cmocka_unit_test(test_failed_durable_write),
+		cmocka_unit_test(test_flush_takes_time),
 		cmocka_unit_test(test_cut_after_close),
 		cmocka_unit_test(test_half_a_write),
 		cmocka_unit_test(test_threads),
