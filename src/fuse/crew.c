@@ -84,6 +84,11 @@ static void crew_guard(struct crew *c, struct crew_watch *watch, int fd) REQUIRE
 	cond_broadcast(&c->called);
 }
 
+bool crew_is_alone(struct crew *c)
+{
+	return !atomic_load_explicit(&c->all_hands, memory_order_relaxed);
+}
+
 void crew_rest(struct crew *c, unsigned i, int fd)
 {
 	if (i == 0 || atomic_load_explicit(&c->all_hands, memory_order_relaxed))

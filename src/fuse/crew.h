@@ -57,6 +57,8 @@ void crew_rest(struct crew *c, unsigned i, int fd);
 /* Around the execution of a request. */
 void crew_take(struct crew *c, int fd);
 void crew_finish(struct crew *c);
+/* Does only thread 0 take requests? A hint: it may change at any time. */
+bool crew_is_alone(struct crew *c);
 /* Whoever rests returns from crew_rest(), and nobody rests again: there is an end to come to. */
 void crew_dismiss(struct crew *c);
 

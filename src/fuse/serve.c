@@ -9,6 +9,7 @@
 
 #include "base/checked.h"
 #include "fuse/crew.h"
+#include "fuse/lookout.h"
 #include "fuse/ops.h"
 
 enum {
@@ -19,6 +20,7 @@ enum {
 struct serve_thread {
 	struct serve *s;
 	struct request rq;
+	struct lookout lookout;
 	unsigned i;
 	pthread_t id;
 };
@@ -89,6 +91,10 @@ static int serve_requests(struct serve *s, struct serve_thread *t)
 
 		serve_idle(rq);
 		crew_rest(&s->crew, t->i, rq->fd);
+		if (crew_is_alone(&s->crew))
+			lookout_wait(&t->lookout, rq->fd);
+		else
+			lookout_skip(&t->lookout);
 		n = read(rq->fd, rq->buf, SLOT_REQUEST_MAX);
 		if (n <= 0) {
 			r = serve_read_failed(rq, n < 0 ? errno : ENODEV);
