@@ -8,6 +8,8 @@ as in fuseimg (cache.direct=off is its default):
   writes; threads for writes at depth 1, where handing over to the kernel's workers costs 10 % more;
 * an I/O thread for reads, two from 10.1 on, which spreads one export over several;
   none for writes before that, where it costs a tenth.
+
+With `tuned` off it runs as it comes, with its default of threads and no I/O thread.
 """
 
 import json
@@ -48,14 +50,16 @@ class Fuseimg:
 class Qemu:
     """A qemu-storage-daemon, from the command that runs it."""
 
-    def __init__(self, key, command):
+    def __init__(self, key, command, tuned=True):
         self.key = key
         self._command = command
+        self._tuned = tuned
         self.version = _first_line([*command, "--version"])
         self._number = _number(self.version)
         self.label = f"QEMU {self._number[0]}.{self._number[1]}"
-        self.setting = (f"reads: io_uring, I/O threads: {self._iothreads(False)}; "
-                        f"writes: threads at depth 1, io_uring else, I/O threads: {self._iothreads(True)}")
+        self.setting = "defaults" if not tuned else (
+            f"reads: io_uring, I/O threads: {self._iothreads(False)}; "
+            f"writes: threads at depth 1, io_uring else, I/O threads: {self._iothreads(True)}")
 
     def can(self, row):
         return self._number >= WRITE_SAFE_SINCE or not row.parallel_writes
@@ -64,10 +68,16 @@ class Qemu:
         threads = [f"io{i}" for i in range(self._iothreads(row.writes))]
         options = [option for name in threads for option in ("--object", f"iothread,id={name}")]
         return Launch([*self._command, *options,
-                       "--blockdev", json.dumps(_blockdev(image, row)),
+                       "--blockdev", json.dumps(_blockdev(image, self._aio(row))),
                        "--export", json.dumps(_export(target, threads))])
 
+    def _aio(self, row):
+        threads = not self._tuned or (row.writes and not row.parallel_writes)
+        return "threads" if threads else "io_uring"
+
     def _iothreads(self, writes):
+        if not self._tuned:
+            return 0
         if self._number >= MULTITHREADED_SINCE:
             return 2
         return 0 if writes else 1
@@ -84,8 +94,7 @@ def _buildtype(build):
     return options["buildtype"] + ("" if sanitizers == "none" else f", sanitizers: {sanitizers}")
 
 
-def _blockdev(image, row):
-    aio = "threads" if row.writes and not row.parallel_writes else "io_uring"
+def _blockdev(image, aio):
     return {"driver": "qcow2", "node-name": "disk", "discard": "unmap",
             "file": {"driver": "file", "filename": image, "aio": aio, "discard": "unmap"}}
 
