@@ -279,6 +279,7 @@ struct image {
 	char *data_name;	    /* external data file; NULL: none */
 	void *driver;		    /* the driver's own state */
 	_Atomic bool settle_wanted; /* see settle(); set by the driver at any time */
+	_Atomic bool written;	    /* set by image/ when the disk may change, and before it does */
 	/* The first sentence about damage that map, unpack, alloc or link met, or NULL. Set once by
 	 * image_damaged(), freed by image/ after close(). */
 	_Atomic(char *) damage;

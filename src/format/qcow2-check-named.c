@@ -5,39 +5,8 @@
 #include <errno.h>
 #include <stdlib.h>
 
-#include "base/cleanup.h"
 #include "base/endian.h"
 #include "format/qcow2-check.h"
-
-/* A list in the file: record by record, until `end`. */
-struct qcow2_list {
-	uint64_t at, end;
-};
-
-/* The next record's head; -ENODATA where it is not inside the list or the file. */
-static int qcow2_list_head(struct qcow2_check *c, const struct qcow2_list *list, void *head,
-			   size_t len)
-{
-	if (!range_inside(list->at, len, list->end))
-		return -ENODATA;
-	switch (store_read_full(c->q->img->store, head, len, list->at)) {
-	case 0:
-		return 0;
-	case -EIO:
-		/* Also where the file ends */
-		return list->at + len > c->clusters << c->q->cluster_bits ? -ENODATA : -EIO;
-	default:
-		return -EIO;
-	}
-}
-
-static bool qcow2_list_skip(struct qcow2_list *list, uint64_t len)
-{
-	if (len > list->end - list->at)
-		return false;
-	list->at += min_u64(round_up(len, 8), list->end - list->at);
-	return true;
-}
 
 static int qcow2_snapshot_l1(struct qcow2_check *c, unsigned number,
 			     const struct qcow2_disk_snapshot *s)
@@ -59,38 +28,45 @@ static int qcow2_snapshot_l1(struct qcow2_check *c, unsigned number,
 	return qcow2_zones_add_bytes(c, QCOW2_ZONE_SNAPSHOT_L1, off, size * UINT64_C(8));
 }
 
-/* -ENODATA: the table is cut off. */
-static int qcow2_snapshot(struct qcow2_check *c, unsigned number, struct qcow2_list *list)
+static int qcow2_check_snapshot(struct qcow2_check *c, unsigned number, struct qcow2_records *list)
 {
 	struct qcow2_disk_snapshot s;
-	int r = qcow2_list_head(c, list, &s, sizeof(s));
+	uint64_t before = list->at;
+	int r;
 
-	if (r < 0)
-		return r;
-	if (!qcow2_list_skip(list, sizeof(s) + (uint64_t)be32_get(&s.extra_data_size) +
-					   be16_get(&s.id_str_size) + be16_get(&s.name_size)))
-		return -ENODATA;
-	return qcow2_snapshot_l1(c, number, &s);
+	qcow2_records_align(list);
+	r = qcow2_records_take(list, &s, sizeof(s));
+	if (r == 0)
+		r = qcow2_records_take(list, NULL, be32_get(&s.extra_data_size));
+	if (r == 0)
+		r = qcow2_records_take(list, NULL,
+				       (size_t)be16_get(&s.id_str_size) + be16_get(&s.name_size));
+	if (r == 0)
+		return qcow2_snapshot_l1(c, number, &s);
+	list->at = before;
+	return r;
 }
 
 int qcow2_check_snapshots(struct qcow2_check *c)
 {
 	uint64_t off = be64_get(&c->header.snapshots_offset);
-	struct qcow2_list list = {.at = off, .end = c->clusters << c->q->cluster_bits};
+	struct qcow2_records list = {.img = c->q->img, .at = off};
 	unsigned n = c->q->nb_snapshots;
 	int r = 0;
 
 	if (n == 0)
 		return 0;
-	if (!qcow2_check_place(c, off, 1))
-		r = -ENODATA;
+	if (store_size(c->q->img->store, &list.end) < 0)
+		r = -EIO;
+	else if (!qcow2_check_place(c, off, 1))
+		r = -EUCLEAN;
 	else
 		list.end = min_u64(list.end, off + QCOW2_SNAPSHOT_TABLE_MAX);
 	for (unsigned i = 0; r == 0 && i < n; i++)
-		r = qcow2_snapshot(c, i, &list);
+		r = qcow2_check_snapshot(c, i, &list);
 	if (r == -EIO)
 		return diag_set(c->diag, r, "%s: cannot read the snapshot table", c->q->img->name);
-	if (r == -ENODATA) {
+	if (r == -EUCLEAN) {
 		qcow2_found(c, QCOW2_UNSOUND, 1, "the table of %u snapshots at 0x%llx is cut off",
 			    n, (ull)off);
 		c->blind = true;
@@ -137,61 +113,64 @@ static int qcow2_bitmap_table(struct qcow2_check *c, uint64_t off, uint32_t size
 	return r;
 }
 
-/* One entry of the directory; *left: entries that all tables may still have. */
-static int qcow2_bitmap(struct qcow2_check *c, struct qcow2_list *list, uint64_t *left)
-{
-	struct qcow2_disk_bitmap b;
-	int r = qcow2_list_head(c, list, &b, sizeof(b));
-	uint64_t off;
-	uint32_t size;
+struct qcow2_bitmap_walk {
+	struct qcow2_check *c;
+	uint64_t left; /* entries that all tables may still have */
+};
 
-	if (r < 0)
-		return r;
-	off = be64_get(&b.bitmap_table_offset);
-	size = be32_get(&b.bitmap_table_size);
-	if (!qcow2_list_skip(list, sizeof(b) + (uint64_t)be32_get(&b.extra_data_size) +
-					   be16_get(&b.name_size)))
-		return -ENODATA;
+static int qcow2_check_bitmap(void *data, const struct qcow2_bitmap *b)
+{
+	struct qcow2_bitmap_walk *walk = data;
+	uint64_t off = be64_get(&b->head.bitmap_table_offset);
+	uint32_t size = be32_get(&b->head.bitmap_table_size);
+
 	if (size == 0)
 		return 0;
-	if (size > *left || !qcow2_check_place(c, off, size * UINT64_C(8)))
-		return -ENODATA;
-	*left -= size;
-	return qcow2_bitmap_table(c, off, size);
+	if (size > walk->left || !qcow2_check_place(walk->c, off, size * UINT64_C(8)))
+		return -EUCLEAN;
+	walk->left -= size;
+	return qcow2_bitmap_table(walk->c, off, size);
 }
 
 int qcow2_check_bitmaps(struct qcow2_check *c)
 {
-	uint64_t left = QCOW2_BITMAP_TABLE_MAX, off, bytes;
-	struct qcow2_disk_bitmaps ext;
-	struct qcow2_list list;
-	uint32_t n;
-	int r;
+	struct qcow2_bitmap_walk walk = {.c = c, .left = QCOW2_BITMAP_TABLE_MAX};
+	struct image *img = c->q->img;
+	struct qcow2_bitmap_list list;
+	int r = qcow2_bitmap_directory(img, &list, c->diag);
 
-	/* Without the bit somebody has written who knows nothing of bitmaps: there are none */
-	if (!(atomic_load(&c->q->autoclear) & QCOW2_AUTOCLEAR_BITMAPS))
+	if (r == 0)
 		return 0;
-	r = qcow2_header_extension(c->q->img, QCOW2_EXT_BITMAPS, &ext, sizeof(ext), c->diag);
-	if (r <= 0)
+	if (r == -EFBIG || (r > 0 && list.n > QCOW2_BITMAPS_MAX))
+		r = -EUCLEAN;
+	if (r > 0)
+		r = qcow2_zones_add_bytes(c, QCOW2_ZONE_BITMAPS, list.off, list.bytes);
+	if (r == 0)
+		r = qcow2_bitmap_each(img, &list, qcow2_check_bitmap, &walk, c->diag);
+	if (r != -EUCLEAN)
 		return r;
-	off = be64_get(&ext.bitmap_directory_offset);
-	bytes = be64_get(&ext.bitmap_directory_size);
-	n = be32_get(&ext.nb_bitmaps);
-	list = (struct qcow2_list){.at = off, .end = off};
-	r = -ENODATA;
-	if (n <= QCOW2_BITMAPS_MAX && qcow2_check_place(c, off, bytes)) {
-		list.end += bytes;
-		r = qcow2_zones_add_bytes(c, QCOW2_ZONE_BITMAPS, off, bytes);
-	}
-	for (uint32_t i = 0; r == 0 && i < n; i++)
-		r = qcow2_bitmap(c, &list, &left);
-	if (r == -EIO)
-		return diag_set(c->diag, r, "%s: cannot read the bitmap directory",
-				c->q->img->name);
-	if (r != -ENODATA)
-		return r;
-	qcow2_found(c, QCOW2_UNSOUND, 1, "the directory of %u bitmaps at 0x%llx is damaged", n,
-		    (ull)off);
+	qcow2_found(c, QCOW2_UNSOUND, 1, "the directory of bitmaps is damaged");
 	c->drop_bitmaps = true;
 	return 0;
+}
+
+static int qcow2_check_outdate_one(void *data, const struct qcow2_bitmap *b)
+{
+	uint32_t flags = be32_get(&b->head.flags), disk;
+
+	if ((flags & QCOW2_BITMAP_IN_USE) || !qcow2_bitmap_follows(b))
+		return 0;
+	be32_put(&disk, flags | QCOW2_BITMAP_IN_USE);
+	return qcow2_patch_add(data, &disk, sizeof(disk),
+			       b->at + offsetof(struct qcow2_disk_bitmap, flags));
+}
+
+int qcow2_check_outdate_bitmaps(struct qcow2_check *c)
+{
+	struct qcow2_bitmap_list list;
+	int r = qcow2_bitmap_directory(c->q->img, &list, c->diag);
+
+	if (r > 0)
+		r = qcow2_bitmap_each(c->q->img, &list, qcow2_check_outdate_one, c, c->diag);
+	return r < 0 ? r : qcow2_patches_flush(c);
 }

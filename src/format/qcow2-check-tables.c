@@ -113,6 +113,7 @@ static int qcow2_l1_drop(struct qcow2_check *c, uint64_t *entry)
 		return 0;
 	}
 	*entry = 0;
+	c->dropped = true;
 	return 1;
 }
 

@@ -266,7 +266,10 @@ static int qcow2_entry_visit(struct qcow2_check *c, const struct qcow2_zone *tab
 	run = qcow2_entry_names(c->q, e);
 	for (uint64_t i = run.first; i < run.first + run.n; i++)
 		c->touched[i / c->room] = 1;
-	return changed && c->repair == CHECK_REPAIR_ALL;
+	if (!changed || c->repair < CHECK_REPAIR_ALL)
+		return 0;
+	c->dropped = true;
+	return 1;
 }
 
 static void qcow2_touch(struct qcow2_check *c, uint64_t first, uint64_t n)

@@ -202,6 +202,8 @@ static int qcow2_check_repair(struct qcow2_check *c)
 	if (leaks || corruptions) {
 		r = qcow2_check_between(c, repair);
 		c->check->kept_leaks = c->kept_leaks;
+		if (r == 0 && c->dropped)
+			r = qcow2_check_outdate_bitmaps(c);
 		if (r == 0)
 			r = qcow2_check_pass(c, CHECK_ONLY);
 	}

@@ -30,7 +30,6 @@
 #define QCOW2_CHECK_CLUSTERS_MAX (UINT64_C(1) << 31)   /* of the file */
 #define QCOW2_CHECK_ZONES_MAX ((size_t)6 << 20)	       /* tables */
 #define QCOW2_CHECK_L1_ENTRIES_MAX (UINT64_C(1) << 28) /* of all L1 tables together */
-#define QCOW2_SNAPSHOT_TABLE_MAX MIB(64)
 #define QCOW2_BITMAPS_MAX 65535
 #define QCOW2_BITMAP_TABLE_MAX (UINT64_C(1) << 27) /* entries of all bitmaps together */
 
@@ -91,6 +90,7 @@ struct qcow2_check {
 	bool blind;	   /* ... are missing: something that names clusters was not read */
 	bool rebuild;	   /* the refcounts' own structures are broken */
 	bool drop_bitmaps; /* the bitmaps are broken: without them all is well */
+	bool dropped;	   /* entries were, in any pass: the disk reads otherwise */
 	bool kept_leaks;
 	bool written; /* to the image, since the last flush */
 
@@ -158,6 +158,8 @@ int qcow2_check_each_l1(struct qcow2_check *c, const struct qcow2_check_l1 *l1, 
 /* qcow2-check-named.c */
 int qcow2_check_snapshots(struct qcow2_check *c);
 int qcow2_check_bitmaps(struct qcow2_check *c);
+/* What the disk reads as has changed: says so of the bitmaps that follow it. */
+int qcow2_check_outdate_bitmaps(struct qcow2_check *c);
 
 /* qcow2-check-walk.c */
 /* Calls fn for every L2 entry that is not empty; e has q->entry_words words in this host's order.

@@ -100,5 +100,8 @@ int qcow2_finish(struct image *img)
 	if (r < 0)
 		return r;
 	qcow2_settle(img);
+	/* Should it fail, they are out of date without need */
+	if (!atomic_load(&img->written))
+		qcow2_bitmaps_unmark(qcow2_of(img));
 	return qcow2_reserve_end(qcow2_of(img));
 }

@@ -453,12 +453,13 @@ int qcow2_header_extension(struct image *img, uint32_t type, void *buf, size_t l
 	return 1;
 }
 
-int qcow2_header_clear_auto(struct image *img, struct diag *diag)
+int qcow2_header_clear_auto(struct image *img, uint64_t kept, struct diag *diag)
 {
 	struct qcow2 *q = qcow2_of(img);
-	uint64_t kept = q->autoclear & QCOW2_AUTOCLEAR_DATA_FILE_RAW, disk;
+	uint64_t disk;
 	int r;
 
+	kept &= q->autoclear;
 	if (kept == q->autoclear)
 		return 0;
 	be64_put(&disk, kept);

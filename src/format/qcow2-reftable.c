@@ -131,8 +131,7 @@ static bool qcow2_run_meets(const struct qcow2 *q, const struct qcow2_run *run, 
 	return first < run->first + run->n && run->first < end;
 }
 
-static const char *qcow2_run_table(struct qcow2 *q, const struct qcow2_run *run)
-	REQUIRES(q->refcount_lock)
+const char *qcow2_reftable_meets(struct qcow2 *q, const struct qcow2_run *run)
 {
 	const char *what = NULL;
 
@@ -156,7 +155,7 @@ static const char *qcow2_run_table(struct qcow2 *q, const struct qcow2_run *run)
 
 int qcow2_reftable_check_free(struct qcow2 *q, const struct qcow2_run *run)
 {
-	const char *what = qcow2_run_table(q, run);
+	const char *what = qcow2_reftable_meets(q, run);
 
 	if (!what)
 		return 0;

@@ -264,5 +264,9 @@ int qcow2_resize(struct image *img, uint64_t size, struct diag *diag)
 
 	if (r < 0 || size == img->size)
 		return r;
+	/* A bitmap is as large as its disk */
+	r = qcow2_bitmaps_mark(q, QCOW2_BITMAPS_ALL, diag);
+	if (r < 0)
+		return r;
 	return size > img->size ? qcow2_grow(q, size, diag) : qcow2_shrink(q, size, diag);
 }

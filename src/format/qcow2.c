@@ -25,6 +25,7 @@ static void qcow2_free(struct qcow2 *q) NO_THREAD_SAFETY_ANALYSIS /* everybody h
 	qcow2_cache_done(q);
 	free(q->l1);
 	free(q->reftable);
+	free(q->marks.at);
 	qcow2_runs_done(&q->pool.runs);
 	qcow2_runs_done(&q->replaced);
 	qcow2_runs_done(&q->settled);
@@ -135,6 +136,20 @@ static void qcow2_set_batch(struct qcow2 *q)
 	q->batch_max = max_u64(max >> q->cluster_bits, QCOW2_BATCH_CLUSTERS_MIN);
 }
 
+/* Autoclear bits say that what they stand for is kept up to date, or marked where it is not. */
+static int qcow2_keep_auto(struct qcow2 *q, struct diag *diag)
+{
+	uint64_t kept = QCOW2_AUTOCLEAR_DATA_FILE_RAW;
+	int r = qcow2_bitmaps_mark(q, QCOW2_BITMAPS_FOLLOWING, diag);
+
+	/* Nobody can mark what is damaged; nor free its clusters, which check will */
+	if (r < 0 && r != -EUCLEAN && r != -EFBIG)
+		return r;
+	if (r > 0)
+		kept |= QCOW2_AUTOCLEAR_BITMAPS;
+	return qcow2_header_clear_auto(q->img, kept, diag);
+}
+
 static int qcow2_open_write(struct image *img, struct diag *diag)
 {
 	struct qcow2 *q = qcow2_of(img);
@@ -145,7 +160,7 @@ static int qcow2_open_write(struct image *img, struct diag *diag)
 	if (r == 0)
 		r = qcow2_reftable_load(q, diag);
 	if (r == 0)
-		r = qcow2_header_clear_auto(img, diag);
+		r = qcow2_keep_auto(q, diag);
 	if (r < 0)
 		return r;
 	qcow2_set_batch(q);

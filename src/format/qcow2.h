@@ -23,7 +23,7 @@
  *   qcow2-runs.c      lists of host clusters
  *   qcow2-records.c   lists of records in the file
  *   qcow2-snapshot.c  internal snapshots: list them, read one
- *   qcow2-bitmap.c    persistent bitmaps: list them
+ *   qcow2-bitmap.c    persistent bitmaps: list them, say that they are out of date
  *   qcow2-check*.c    check and repair (qcow2-check.h)
  *
  * Nothing here is written back later: whatever changes on disk is written when the function that
@@ -104,6 +104,17 @@ struct qcow2_cache {
 	uint64_t *words; /* n_slots slices */
 };
 
+/* Bitmaps that were marked as in use, and what their flags were. */
+struct qcow2_bitmap_mark {
+	uint64_t at; /* of the directory entry */
+	uint32_t flags;
+};
+
+struct qcow2_bitmap_marks {
+	struct qcow2_bitmap_mark *at;
+	size_t n;
+};
+
 /* Host clusters with a raised refcount that nothing names yet. */
 struct qcow2_pool {
 	struct qcow2_runs runs;
@@ -145,6 +156,7 @@ struct qcow2 {
 	bool l1_lost; /* two L1 tables, and no telling which is read. Only with io_lock alone */
 	bool entries_unsure; /* on disk, after a failed write. Only with io_lock alone */
 	bool end_sealed;     /* behind the end its cluster holds zeroes. Only with io_lock alone */
+	struct qcow2_bitmap_marks marks; /* since open_write. Only with io_lock alone */
 
 	struct rwlock map_lock;
 	uint64_t *l1 PT_GUARDED_BY(map_lock); /* l1_needed entries */
@@ -187,8 +199,8 @@ int qcow2_header_size(struct image *img, struct qcow2 *q, uint64_t size, uint32_
  */
 int qcow2_header_extension(struct image *img, uint32_t type, void *buf, size_t len,
 			   struct diag *diag);
-/* Clears the autoclear bits that we do not maintain; durable when it returns. */
-int qcow2_header_clear_auto(struct image *img, struct diag *diag);
+/* Clears the autoclear bits but for those in `kept`; durable when it returns. */
+int qcow2_header_clear_auto(struct image *img, uint64_t kept, struct diag *diag);
 
 /* qcow2-cache.c */
 int qcow2_cache_init(struct qcow2 *q);
@@ -249,6 +261,9 @@ int qcow2_reftable_add_blocks(struct qcow2 *q, uint64_t index, uint64_t clusters
 	REQUIRES(q->refcount_lock);
 /* A larger table. Durable when it returns. */
 int qcow2_reftable_grow(struct qcow2 *q) REQUIRES(q->refcount_lock);
+/* Which of the tables in use a run touches, or NULL. */
+const char *qcow2_reftable_meets(struct qcow2 *q, const struct qcow2_run *run)
+	REQUIRES(q->refcount_lock);
 /* -EUCLEAN where the tables in use stand in clusters that claim to be free. */
 int qcow2_reftable_check_free(struct qcow2 *q, const struct qcow2_run *run)
 	REQUIRES(q->refcount_lock);
@@ -341,6 +356,32 @@ int qcow2_snapshot_choose(struct qcow2 *q, struct diag *diag);
 
 /* qcow2-bitmap.c */
 int qcow2_bitmaps(struct image *img, format_bitmap_fn *fn, void *data, struct diag *diag);
+/* The directory of bitmaps. */
+struct qcow2_bitmap_list {
+	uint64_t off, bytes;
+	uint32_t n;
+};
+/* Where it is: 1, or 0 where there are no bitmaps. */
+int qcow2_bitmap_directory(struct image *img, struct qcow2_bitmap_list *ret, struct diag *diag);
+struct qcow2_bitmap {
+	unsigned number; /* from 0 */
+	uint64_t at;	 /* of the entry */
+	struct qcow2_disk_bitmap head;
+	char *name;
+};
+/* What is not 0 ends the walk, which returns it. */
+typedef int qcow2_bitmap_fn(void *data, const struct qcow2_bitmap *b);
+/* Every entry of the directory. -EUCLEAN where it is cut off. */
+int qcow2_bitmap_each(struct image *img, const struct qcow2_bitmap_list *bitmaps,
+		      qcow2_bitmap_fn *fn, void *data, struct diag *diag);
+/* True where a write to the disk makes it wrong. */
+bool qcow2_bitmap_follows(const struct qcow2_bitmap *b);
+enum qcow2_bitmap_which { QCOW2_BITMAPS_FOLLOWING, QCOW2_BITMAPS_ALL };
+/* Marks bitmaps as in use, durably, and remembers those of FOLLOWING: 1, or 0 where there are none.
+ * -EUCLEAN or -EFBIG where they are damaged; nothing was written then. The caller is alone. */
+int qcow2_bitmaps_mark(struct qcow2 *q, enum qcow2_bitmap_which which, struct diag *diag);
+/* Takes the remembered marks away: the disk is as it was. Not durable before the next flush. */
+int qcow2_bitmaps_unmark(struct qcow2 *q);
 
 /* qcow2-check.c */
 int qcow2_check(struct image *img, struct check *check, struct diag *diag);

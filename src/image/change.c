@@ -157,6 +157,7 @@ int image_resize(struct image *img, uint64_t size, struct diag *diag)
 		return diag_set(diag, -EFBIG, "%s: a disk of %llu bytes is too large", img->name,
 				(unsigned long long)size);
 	rwlock_write(&img->core->io_lock);
+	atomic_store(&img->written, true);
 	r = size > img->size ? change_own_end(img) : 0;
 	if (r < 0)
 		diag_errno(diag, r, "%s: cannot write its last bytes", img->name);

@@ -33,7 +33,11 @@ int image_check_range(struct image *img, uint64_t off, uint64_t len)
 
 int image_check_write(struct image *img, uint64_t off, uint64_t len)
 {
-	return img->read_only ? -EROFS : image_check_range(img, off, len);
+	if (img->read_only)
+		return -EROFS;
+	if (!atomic_load_explicit(&img->written, memory_order_relaxed))
+		atomic_store(&img->written, true);
+	return image_check_range(img, off, len);
 }
 
 /* A file of the host ends at or before host_end, which the tables say is data. Formats with padding

@@ -144,6 +144,26 @@ def test_info_agrees_with_qemu(work):
     assert '2 "two words", ' in text and '"weekly", granularity 1 MiB (1048576 bytes)\n' in text
 
 
+def test_bitmaps_of_what_was_written(work, mount):
+    """Mounted for writing: bitmaps stay valid until somebody writes, and then say that they are not."""
+    def flags():
+        images.check(image)
+        return [b["flags"] for b in images.info(image)["format-specific"]["data"]["bitmaps"]]
+
+    image = images.create(work / "disk.img", 20 * MiB)
+    images.run("qemu-img", "bitmap", "--add", image, "daily")
+    images.run("qemu-img", "bitmap", "--add", "--disable", image, "stopped")
+    export = mount(image)
+    export.path.read_bytes()
+    export.umount()
+    assert flags() == [["auto"], []]
+    export = mount(image)
+    with open(export.path, "r+b") as f:
+        f.write(b"x")
+    export.umount()
+    assert flags() == [["in-use", "auto"], []]
+
+
 def test_map_of_a_snapshot(work):
     """map heeds -o snapshot, and agrees with the bytes."""
     image = images.create(work / "disk.img", MiB)

@@ -313,6 +313,7 @@ int disk_write(struct disk *d, const void *buf, size_t len, uint64_t off)
 {
 	int r;
 
+	atomic_store(&d->img.written, true);
 	rwlock_read(&d->io_lock);
 	r = disk_write_locked(d, buf, len, off);
 	rwlock_unread(&d->io_lock);
@@ -337,6 +338,7 @@ static int disk_unmap_tables(struct disk *d, uint64_t off, uint64_t len, enum un
 {
 	int r;
 
+	atomic_store(&d->img.written, true);
 	rwlock_write(&d->io_lock);
 	r = d->img.format->unmap(&d->img, off, len, how, ret_done);
 	rwlock_unwrite(&d->io_lock);
@@ -387,6 +389,7 @@ int disk_resize(struct disk *d, uint64_t size)
 	struct diag diag = {0};
 	int r;
 
+	atomic_store(&d->img.written, true);
 	rwlock_write(&d->io_lock);
 	r = size > d->img.size ? disk_own_end(d) : 0;
 	if (r == 0)
