@@ -36,6 +36,7 @@ int opener_open_image(const char *path, const struct config *config, struct imag
 	const struct image_options options = {.format = config->format,
 					      .read_only = true,
 					      .snapshot = config->snapshot,
+					      .table_cache = config->table_cache,
 					      .opener = &o.opener};
 	struct store *store = NULL;
 	char *real;

@@ -126,6 +126,7 @@ struct check {
 	uint64_t end; /* host bytes up to here are in use */
 };
 
+#define FORMAT_TABLE_CACHE (UINT64_C(8) << 20)
 #define CHECK_MEMORY (UINT64_C(64) << 20)
 
 /* What stands in an image beside its disk. The strings are the image's (any bytes), and are good
@@ -270,6 +271,7 @@ struct image {
 	/* The internal snapshot that is the disk, by id or else by name; NULL: the active layer.
 	 * Only with read_only. Good only during open(). */
 	const char *snapshot;
+	uint64_t table_cache; /* bytes of tables kept in memory, at most; 0: FORMAT_TABLE_CACHE */
 
 	uint64_t size;	    /* guest bytes, at most INT64_MAX */
 	uint32_t unit;	    /* allocation unit (cluster), a power of two of 512 or more; 1: none */

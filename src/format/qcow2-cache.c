@@ -16,7 +16,7 @@
 #include "base/endian.h"
 #include "format/qcow2.h"
 
-enum { QCOW2_CACHE_SLOTS_MIN = 64 };
+enum { QCOW2_CACHE_SLOTS_MIN = 64, QCOW2_CACHE_SLOTS_MAX = 1 << 24 };
 
 static size_t qcow2_cache_words(const struct qcow2 *q)
 {
@@ -35,7 +35,8 @@ static uint32_t qcow2_cache_bucket(const struct qcow2_cache *c, uint64_t host_of
 static uint32_t qcow2_cache_size(const struct qcow2 *q)
 {
 	uint64_t slices = (uint64_t)q->l1_needed << (q->l2_bits - q->slice_bits);
-	uint64_t most = QCOW2_CACHE_BYTES / q->slice_bytes;
+	uint64_t bytes = q->img->table_cache ? q->img->table_cache : FORMAT_TABLE_CACHE;
+	uint64_t most = min_u64(bytes / q->slice_bytes, QCOW2_CACHE_SLOTS_MAX);
 
 	return (uint32_t)max_u64(min_u64(slices, most), QCOW2_CACHE_SLOTS_MIN);
 }

@@ -54,7 +54,6 @@
 
 #define QCOW2_L1_BYTES_MAX MIB(32)
 #define QCOW2_REFTABLE_BYTES_MAX MIB(8)
-#define QCOW2_CACHE_BYTES MIB(8) /* L2 slices in memory, at most */
 #define QCOW2_SNAPSHOT_TABLE_MAX MIB(64)
 #define QCOW2_BITMAP_DIRECTORY_MAX MIB(64)
 

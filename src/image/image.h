@@ -51,6 +51,7 @@ struct image_options {
 	const char *snapshot; /* id or name of an internal snapshot of the top image, which is then
 				 the disk; with read_only. NULL: the disk as it is now */
 	bool discard;	      /* image_discard() gives host space back; else it only zeroes */
+	uint64_t table_cache; /* bytes of each file's tables in memory; 0: FORMAT_TABLE_CACHE */
 	struct image_opener *opener; /* NULL: images that name other files are refused */
 };
 

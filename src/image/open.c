@@ -144,8 +144,9 @@ static int image_open_format(struct image *img, const char *snapshot, struct dia
 }
 
 /* One file of the chain up to its header. Takes over the store, also on failure. */
-static int image_open_file(struct store *store, const struct format *format, bool read_only,
-			   const char *snapshot, struct image **ret, struct diag *diag)
+static int image_open_file(struct store *store, const struct format *format,
+			   const struct image_options *options, struct image **ret,
+			   struct diag *diag)
 {
 	struct image *img = calloc(1, sizeof(*img));
 	int r;
@@ -158,9 +159,10 @@ static int image_open_file(struct store *store, const struct format *format, boo
 	img->data = store;
 	img->name = store->name;
 	img->format = format;
-	img->read_only = read_only;
+	img->read_only = options->read_only;
+	img->table_cache = options->table_cache;
 	img->unit = 1;
-	r = image_open_format(img, snapshot, diag);
+	r = image_open_format(img, options->snapshot, diag);
 	if (r < 0) {
 		image_free(img);
 		return r;
@@ -201,6 +203,7 @@ static int image_open_data(struct image *img, const struct image_options *option
 static int image_open_backing(struct image *img, const struct image_options *options,
 			      struct image_seen *seen, struct diag *diag)
 {
+	const struct image_options below = {.read_only = true, .table_cache = options->table_cache};
 	_cleanup_store_ struct store *store = NULL;
 	const struct format *format = NULL;
 	int r;
@@ -212,7 +215,7 @@ static int image_open_backing(struct image *img, const struct image_options *opt
 		r = image_format_backing(img, store, &format, diag);
 	if (r < 0)
 		return r;
-	return image_open_file(TAKE_PTR(store), format, true, NULL, &img->core->backing, diag);
+	return image_open_file(TAKE_PTR(store), format, &below, &img->core->backing, diag);
 }
 
 /* The rest of the chain below top. */
@@ -283,7 +286,7 @@ int image_open(struct store *store, const struct image_options *options, struct 
 		store_close(store);
 		return r;
 	}
-	r = image_open_file(store, format, options->read_only, options->snapshot, &img, diag);
+	r = image_open_file(store, format, options, &img, diag);
 	if (r < 0)
 		return r;
 	r = image_open_chain(img, options, &seen, diag);

@@ -23,6 +23,10 @@ enum {
 	CONFIG_SNAPSHOT_MAX = 255, /* likewise; QEMU takes no longer names */
 };
 
+/* The values that table_cache allows say the same. Less is too little to work with. */
+#define CONFIG_TABLE_CACHE_MIN KIB(256)
+#define CONFIG_TABLE_CACHE_MAX GIB(1)
+
 /* One row of the table. set() answers -EINVAL or -ERANGE for a value that is not one of `values`,
  * and fills diag itself only where it knows more than that. */
 struct config_key {
@@ -131,6 +135,25 @@ static int config_set_threads(struct config *c, const struct config_key *k, cons
 	return 0;
 }
 
+static int config_set_table_cache(struct config *c, const struct config_key *k, const char *value,
+				  struct diag *diag)
+{
+	uint64_t bytes;
+	int r;
+
+	if (strcasecmp(value, "auto") == 0) {
+		c->table_cache = 0;
+		return 0;
+	}
+	r = parse_size(value, &bytes);
+	if (r < 0)
+		return r;
+	if (bytes < CONFIG_TABLE_CACHE_MIN || bytes > CONFIG_TABLE_CACHE_MAX)
+		return -ERANGE;
+	c->table_cache = bytes;
+	return 0;
+}
+
 static int config_set_owner(struct config *c, const struct config_key *k, const char *value,
 			    struct diag *diag)
 {
@@ -222,6 +245,8 @@ static const struct config_key config_keys[] = {
 	{"allow_other", config_set_tristate, FIELD(allow_other), true, "auto|yes|no",
 	 "whether other users may enter the mount; auto: when root mounts"},
 	{"threads", config_set_threads, 0, false, "auto|1..64", "threads that serve requests"},
+	{"table_cache", config_set_table_cache, 0, false, "auto|256K..1G",
+	 "memory for tables of each file of the image; auto: 8M"},
 	{"owner", config_set_owner, 0, false, "USER|UID", "owner of the disk file"},
 	{"group", config_set_group, 0, false, "GROUP|GID", "group of the disk file"},
 	{"mode", config_set_mode, 0, false, "000..777",

@@ -36,7 +36,8 @@ struct config {
 	bool lock;	/* LOCK=: the image and what it names, as QEMU locks them */
 	enum config_cache cache;
 	enum config_tristate allow_other;
-	unsigned threads; /* 0: auto */
+	unsigned threads;     /* 0: auto */
+	uint64_t table_cache; /* TABLE_CACHE=: bytes. 0: auto */
 	bool has_owner, has_group, has_mode;
 	uid_t owner;
 	gid_t group;

@@ -153,6 +153,7 @@ static void supervisor_fill_worker_config(struct supervisor *s)
 	w->read_only = c->read_only;
 	w->growable = c->growable;
 	w->discard = c->discard;
+	w->table_cache = c->table_cache;
 	w->directory = s->target.directory;
 	w->page_cache = c->cache == CONFIG_CACHE_AUTO;
 	w->mode = c->has_mode ? c->mode : c->read_only ? 0400 : 0600;

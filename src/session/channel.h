@@ -71,7 +71,7 @@ struct worker_config {
 	bool page_cache; /* CACHE=auto: clients may use the page cache on our file */
 	uint32_t mode, uid, gid;
 	uint32_t threads;
-	uint64_t table_cache; /* bytes of format tables kept in memory; 0: the driver's default */
+	uint64_t table_cache; /* of each file; 0: FORMAT_TABLE_CACHE */
 };
 
 /* In OPENED. */

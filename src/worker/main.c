@@ -117,6 +117,7 @@ static int worker_open_image(struct worker *w, struct store *store, struct diag 
 		.read_only = w->config.read_only,
 		.snapshot = *w->config.snapshot ? w->config.snapshot : NULL,
 		.discard = w->config.discard,
+		.table_cache = w->config.table_cache,
 		.opener = &w->opener.base,
 	};
 

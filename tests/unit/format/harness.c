@@ -158,6 +158,16 @@ void disk_open(struct disk *d, const char *path, bool writable)
 		fail_msg("%s", diag.text);
 }
 
+void disk_open_bounded(struct disk *d, const char *path, uint64_t table_cache)
+{
+	struct diag diag = {0};
+
+	disk_init(d, harness_store(path, false), "qcow2", false);
+	d->img.table_cache = table_cache;
+	if (disk_start(d, false, &diag) < 0)
+		fail_msg("%s", diag.text);
+}
+
 void disk_kill(struct disk *d)
 {
 	d->img.format->close(&d->img);

@@ -45,6 +45,8 @@ int disk_open_store(struct disk *d, struct store *store, const char *format, boo
 /* For reading: an internal snapshot of the qcow2 image in a store. */
 int disk_open_snapshot(struct disk *d, struct store *store, const char *snapshot,
 		       struct diag *diag);
+/* For reading: a qcow2 file, with so many bytes for its tables. */
+void disk_open_bounded(struct disk *d, const char *path, uint64_t table_cache);
 /* finish (where writable) and close. */
 void disk_close(struct disk *d);
 /* close without finish: what a power cut leaves, had all writes arrived. */

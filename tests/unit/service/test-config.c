@@ -86,6 +86,12 @@ static void test_each_key(void **state)
 	assert_int_equal(c->threads, 64);
 	assert_int_equal(config_set(c, "threads", "auto", NULL), 0);
 	assert_int_equal(c->threads, 0);
+	assert_int_equal(config_set(c, "table-cache", "256k", NULL), 0);
+	assert_int_equal(c->table_cache, 256 << 10);
+	assert_int_equal(config_set(c, "TABLE_CACHE", "1G", NULL), 0);
+	assert_int_equal(c->table_cache, 1 << 30);
+	assert_int_equal(config_set(c, "table_cache", "auto", NULL), 0);
+	assert_int_equal(c->table_cache, 0);
 	assert_int_equal(config_set(c, "mode", "0640", NULL), 0);
 	assert_int_equal(c->mode, 0640);
 	assert_true(c->has_mode);
@@ -125,6 +131,9 @@ static void test_refusals_name_what_is_allowed(void **state)
 	assert_refused(c, "cache", "", "must be auto|none");
 	assert_refused(c, "threads", "0", "must be auto|1..64");
 	assert_refused(c, "threads", "65", "must be auto|1..64");
+	assert_refused(c, "table_cache", "255K", "must be auto|256K..1G");
+	assert_refused(c, "table_cache", "2G", "must be auto|256K..1G");
+	assert_refused(c, "table_cache", "much", "must be auto|256K..1G");
 	assert_refused(c, "mode", "1777", "must be 000..777");
 	assert_refused(c, "mode", "rw", "must be 000..777");
 	assert_refused(c, "image", "", "must be PATH");
