@@ -88,6 +88,75 @@ int parse_size(const char *s, uint64_t *ret)
 	return 0;
 }
 
+/* Microseconds of the unit at s, which is followed by a blank, a digit or the end; 0: unknown. */
+static uint64_t parse_span_unit(const char *s, size_t *ret_len)
+{
+	static const struct {
+		const char *name;
+		uint64_t us;
+	} units[] = {
+		{"us", 1},
+		{"usec", 1},
+		{"ms", 1000},
+		{"msec", 1000},
+		{"", 1000000},
+		{"s", 1000000},
+		{"sec", 1000000},
+		{"second", 1000000},
+		{"seconds", 1000000},
+		{"m", UINT64_C(60) * 1000000},
+		{"min", UINT64_C(60) * 1000000},
+		{"minute", UINT64_C(60) * 1000000},
+		{"minutes", UINT64_C(60) * 1000000},
+		{"h", UINT64_C(3600) * 1000000},
+		{"hr", UINT64_C(3600) * 1000000},
+		{"hour", UINT64_C(3600) * 1000000},
+		{"hours", UINT64_C(3600) * 1000000},
+		{"d", UINT64_C(86400) * 1000000},
+		{"day", UINT64_C(86400) * 1000000},
+		{"days", UINT64_C(86400) * 1000000},
+		{"w", UINT64_C(604800) * 1000000},
+		{"week", UINT64_C(604800) * 1000000},
+		{"weeks", UINT64_C(604800) * 1000000},
+	};
+	size_t len = strcspn(s, " \t0123456789");
+
+	for (size_t i = 0; i < ARRAY_SIZE(units); i++)
+		if (strlen(units[i].name) == len && strncmp(units[i].name, s, len) == 0) {
+			*ret_len = len;
+			return units[i].us;
+		}
+	return 0;
+}
+
+int parse_span(const char *s, uint64_t *ret)
+{
+	uint64_t sum = 0;
+
+	if (strcmp(s, "infinity") == 0) {
+		*ret = 0;
+		return 0;
+	}
+	do {
+		uint64_t n = 0, us;
+		size_t len = 0;
+		int r = parse_digits(s, 10, &n, &s);
+
+		if (r < 0)
+			return r;
+		s += strspn(s, " \t");
+		us = parse_span_unit(s, &len);
+		if (us == 0)
+			return -EINVAL;
+		s += len;
+		s += strspn(s, " \t");
+		if (!checked_mul(n, us, &us) || !checked_add(sum, us, &sum))
+			return -ERANGE;
+	} while (*s);
+	*ret = sum;
+	return 0;
+}
+
 int parse_mode(const char *s, unsigned *ret)
 {
 	const char *end = s;

@@ -17,6 +17,10 @@ int parse_u64(const char *s, uint64_t max, uint64_t *ret);
 /* parse_u64() with an optional suffix K, M, G, T, P (powers of 1024). */
 int parse_size(const char *s, uint64_t *ret);
 
+/* A span of time as systemd.time(7) writes it, "90", "1min 30s", "infinity" (which gives 0), in
+ * microseconds: a number alone is seconds; whole numbers only. */
+int parse_span(const char *s, uint64_t *ret);
+
 /* Octal permission bits, at most 07777. */
 int parse_mode(const char *s, unsigned *ret);
 

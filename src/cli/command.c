@@ -228,7 +228,7 @@ const char *const command_all_keys[] = {NULL};
 
 struct command_help_keys {
 	FILE *f;
-	const char *const *keys;
+	const char *const *keys; /* NULL: all */
 };
 
 static bool command_has_key(const char *const *keys, const char *key)
@@ -245,7 +245,7 @@ static void command_help_key(void *data, const char *key, const char *values, co
 	const struct command_help_keys *h = data;
 	char left[128];
 
-	if (!command_has_key(h->keys, key))
+	if (h->keys && !command_has_key(h->keys, key))
 		return;
 	snprintf(left, sizeof(left), "%s=%s", key, values);
 	command_help_row(h->f, left, help);
@@ -265,7 +265,11 @@ void command_help_verb(FILE *f, const struct verb *v)
 	}
 	if (keys.keys) {
 		fprintf(f, "\nKeys of -o, several with commas between them:\n");
-		config_describe(command_help_key, &keys);
+		config_describe(CONFIG_OPTIONS, command_help_key, &keys);
+	}
+	if (v->shows_settings) {
+		fprintf(f, "\nSettings in the file:\n");
+		config_describe(CONFIG_FILE, command_help_key, &keys);
 	}
 }
 

@@ -18,6 +18,8 @@
 enum {
 	COMMAND_WORDS_MAX = 2,
 	COMMAND_OPTIONS_MAX = 6,
+	/* the command line is wrong, or the file that it stands for */
+	COMMAND_EXIT_CONFIG = 2,
 };
 
 /* All that the options of any verb can set. */
@@ -29,7 +31,7 @@ struct command {
 	bool help;
 	int timeout_ms; /* -1: none given */
 	bool reported;	/* a failure has been told already */
-	int status;	/* exit status of a verb that returns 0 */
+	int status;	/* exit status; 0 behind a failure: that of a failure */
 	/* check */
 	enum check_repair repair;
 	const char *undo;     /* file of saved metadata to put back; NULL: check */
@@ -58,6 +60,7 @@ struct verb {
 	unsigned n_words;  /* all of them are required */
 	const char *help;
 	const struct command_option *options[COMMAND_OPTIONS_MAX]; /* NULL behind the last */
+	bool shows_settings; /* --help lists the keys of a configuration file */
 	int (*run)(struct command *c, struct diag *diag);
 };
 

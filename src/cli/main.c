@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 
-/* fuseimg: disk images as raw files. Exit status: 0 done, 1 failed, 2 the command line is wrong;
- * check has more. */
+/* fuseimg: disk images as raw files. Exit status: 0 done, 1 failed, 2 the command line or a
+ * configuration file is wrong; check has more. */
 
 #include <errno.h>
 #include <stdio.h>
@@ -15,7 +15,7 @@
 enum {
 	EXIT_DONE = 0,
 	EXIT_FAILED = 1,
-	EXIT_USAGE = 2,
+	EXIT_USAGE = COMMAND_EXIT_CONFIG,
 };
 
 static int main_complain(const struct diag *diag)
@@ -48,7 +48,9 @@ static int main_verb(const struct verb *v, char **args)
 	if (r == 0)
 		return command.status;
 	diag.error = r;
-	return command.reported ? EXIT_FAILED : main_complain(&diag);
+	if (!command.reported)
+		main_complain(&diag);
+	return command.status ?: EXIT_FAILED;
 }
 
 int main(int argc, char **argv)

@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "base/parse.h"
+#include "base/utf8.h"
 
 bool output_is_terminal(void)
 {
@@ -51,33 +52,6 @@ void output_size(uint64_t bytes)
 		printf("%s (%llu bytes)", text, (unsigned long long)bytes);
 }
 
-/* Bytes of the UTF-8 sequence at p (its string ends with a NUL), 0: there is none. RFC 3629. */
-static size_t output_utf8_len(const unsigned char *p)
-{
-	static const struct {
-		unsigned char first, last, low, high; /* first byte, second byte */
-		unsigned char len;
-	} forms[] = {
-		{0x01, 0x7f, 0, 0, 1},	     {0xc2, 0xdf, 0x80, 0xbf, 2},
-		{0xe0, 0xe0, 0xa0, 0xbf, 3}, {0xe1, 0xec, 0x80, 0xbf, 3},
-		{0xed, 0xed, 0x80, 0x9f, 3}, {0xee, 0xef, 0x80, 0xbf, 3},
-		{0xf0, 0xf0, 0x90, 0xbf, 4}, {0xf1, 0xf3, 0x80, 0xbf, 4},
-		{0xf4, 0xf4, 0x80, 0x8f, 4},
-	};
-
-	for (size_t i = 0; i < sizeof(forms) / sizeof(forms[0]); i++) {
-		if (*p < forms[i].first || *p > forms[i].last)
-			continue;
-		if (forms[i].len > 1 && (p[1] < forms[i].low || p[1] > forms[i].high))
-			return 0;
-		for (size_t j = 2; j < forms[i].len; j++)
-			if ((p[j] & 0xc0) != 0x80)
-				return 0;
-		return forms[i].len;
-	}
-	return 0;
-}
-
 struct json_object *output_json_string(const char *s)
 {
 	_cleanup_free_ char *text = NULL;
@@ -90,7 +64,7 @@ struct json_object *output_json_string(const char *s)
 	if (!text)
 		abort();
 	for (const char *p = s; *p; p += n ? n : 1) {
-		n = output_utf8_len((const unsigned char *)p);
+		n = utf8_len(p);
 		if (n)
 			w = mempcpy(w, p, n);
 		else

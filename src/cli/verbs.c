@@ -168,6 +168,22 @@ const struct verb verbs[] = {
 		.run = verb_check,
 	},
 	{
+		.name = "serve",
+		.words = "NAME",
+		.n_words = 1,
+		.help = "Be the service fuseimg@NAME: export what /etc/fuseimg/NAME.conf says",
+		.run = verb_serve,
+	},
+	{
+		.name = "check-config",
+		.words = "NAME|FILE",
+		.n_words = 1,
+		.help = "Check the configuration of such a service",
+		.options = {&option_json, &option_verbose},
+		.shows_settings = true,
+		.run = verb_check_config,
+	},
+	{
 		.name = "list",
 		.words = "",
 		.n_words = 0,

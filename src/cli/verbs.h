@@ -12,6 +12,8 @@ int verb_umount(struct command *c, struct diag *diag);
 int verb_info(struct command *c, struct diag *diag);
 int verb_map(struct command *c, struct diag *diag);
 int verb_check(struct command *c, struct diag *diag);
+int verb_serve(struct command *c, struct diag *diag);
+int verb_check_config(struct command *c, struct diag *diag);
 int verb_list(struct command *c, struct diag *diag);
 
 #endif

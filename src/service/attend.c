@@ -173,6 +173,7 @@ static void attend_announce(struct supervisor *s)
 	log_msg(LOG_INFO, "%s (%s) is mounted on %s", s->image, s->opened.format, s->target.path);
 	s->ready = true;
 	s->options->ready(s->options->ready_data, 0, &diag);
+	notify_state(&s->notify, "READY=1");
 }
 
 static int attend_on_serving(struct supervisor *s, const struct channel_msg *msg)

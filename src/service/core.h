@@ -24,6 +24,7 @@
 #include "service/config.h"
 #include "service/crashes.h"
 #include "service/files.h"
+#include "service/notify.h"
 #include "service/registry.h"
 #include "service/supervisor.h"
 #include "service/target.h"
@@ -85,6 +86,7 @@ struct supervisor {
 	bool mounted; /* the session is up */
 	bool ready;   /* the caller was told how the start went */
 	struct registry_own *own;
+	struct notify notify;
 
 	struct attend attend;
 	struct crashes crashes;

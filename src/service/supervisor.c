@@ -171,6 +171,8 @@ static int supervisor_prepare(struct supervisor *s, struct diag *diag)
 	r = supervisor_open_image(s, diag);
 	if (r < 0)
 		return r;
+	if (s->options->make_target && (r = target_make(s->options->target, diag)) < 0)
+		return r;
 	/* Before the lock: "it is mounted there already" tells more than "somebody uses it" */
 	r = target_check(s->options->target, s->image_fd, &s->target, &cleaned, diag);
 	if (r == 0 && s->config->lock)
@@ -233,6 +235,9 @@ static int supervisor_finish(struct supervisor *s, struct diag *diag)
 		s->options->ready(s->options->ready_data, s->outcome.error, &s->outcome);
 	/* Last: who waits for this may take the image away */
 	registry_remove(s->own, &s->outcome);
+	if (s->options->make_target)
+		rmdir(s->options->target);
+	notify_done(&s->notify);
 	target_done(&s->target);
 	free(s->image);
 	free(s->source);
@@ -248,11 +253,13 @@ int supervisor_run(const struct supervisor_options *options, struct diag *diag)
 		.image_fd = -1,
 		.attend = {.channel = -1},
 		.unmount = {.watch_fd = -1, .answer = -1},
+		.notify = {.fd = -1},
 	};
 	sigset_t old;
 	int r;
 
 	supervisor_block_signals(&old);
+	notify_init(&s.notify);
 	r = supervisor_prepare(&s, &s.outcome);
 	if (r >= 0)
 		r = attend_start(&s, &s.outcome);

@@ -17,6 +17,10 @@ typedef void (*supervisor_ready_fn)(void *data, int error, const struct diag *di
 struct supervisor_options {
 	const struct config *config;
 	const char *target; /* a directory or regular file */
+	bool make_target;   /* a directory is made there if there is nothing, and goes with us */
+	/* Of an instance of fuseimg@.service; else NULL */
+	const char *name;
+	const char *config_path; /* where config comes from */
 	supervisor_ready_fn ready;
 	void *ready_data;
 };

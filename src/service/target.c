@@ -163,6 +163,28 @@ static int target_check_kind(const char *path, int fd, int image_fd, bool *ret_d
 	return 0;
 }
 
+static int target_make_one(const char *path, struct diag *diag)
+{
+	if (mkdir(path, 0755) == 0)
+		return chmod(path, 0755) < 0 ? diag_errno(diag, -errno, "%s", path) : 0; /* umask */
+	return errno == EEXIST ? 0 : diag_errno(diag, -errno, "%s: cannot be made", path);
+}
+
+int target_make(const char *path, struct diag *diag)
+{
+	_cleanup_free_ char *parent = strdup(path);
+	char *slash = parent ? strrchr(parent, '/') : NULL;
+	int r = 0;
+
+	if (!parent)
+		return diag_errno(diag, -ENOMEM, "%s", path);
+	if (slash && slash != parent) {
+		*slash = '\0';
+		r = target_make_one(parent, diag);
+	}
+	return r < 0 ? r : target_make_one(path, diag);
+}
+
 int target_check(const char *name, int image_fd, struct target *ret, bool *ret_cleaned,
 		 struct diag *diag)
 {

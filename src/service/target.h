@@ -18,6 +18,10 @@ struct target {
 	bool directory;
 };
 
+/* Makes a directory at path, and one that it is to stand in, where there is nothing. Asks nobody
+ * who serves a mount there. */
+int target_make(const char *path, struct diag *diag);
+
 /*
  * image_fd is the opened image: the target must not be the image itself, under any name. A mount
  * of ours whose daemon is gone is taken away (*ret_cleaned). Errors: -ENOENT, -EBUSY (an export of

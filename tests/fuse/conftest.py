@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from support import export, images, mounts, proc, users
+from support import export, images, mounts, proc, service, users
 from support.watchdog import Watchdog
 
 
@@ -86,6 +86,17 @@ def mount(work):
     for item in reversed(list(export.live)):
         if item.target in made:
             item.close()
+
+
+@pytest.fixture
+def manager(work):
+    """What a service manager is to `fuseimg serve`."""
+    reason = why_no_mounts()
+    if reason:
+        pytest.skip(reason)
+    made = service.Manager(work)
+    yield made
+    made.close()
 
 
 @pytest.fixture(scope="session")

@@ -78,6 +78,34 @@ static void test_u64_whole_range(void **state)
 	assert_true(v == UINT64_MAX);
 }
 
+static void test_span(void **state)
+{
+	static const struct number spans[] = {
+		{"90", 0, 90000000},
+		{"1min 30s", 0, 90000000},
+		{"1min30", 0, 90000000},
+		{"2 h", 0, UINT64_C(7200) * 1000000},
+		{"250ms", 0, 250000},
+		{"1w", 0, UINT64_C(604800) * 1000000},
+		{"0", 0, 0},
+		{"infinity", 0, 0},
+		{"", -EINVAL, 0},
+		{"5 parsecs", -EINVAL, 0},
+		{"-1", -EINVAL, 0},
+		{"1.5h", -EINVAL, 0},
+		{"min", -EINVAL, 0},
+		{"20000000000000", -ERANGE, 0},
+		{"10000000000000 10000000000000", -ERANGE, 0},
+	};
+
+	for (size_t i = 0; i < ARRAY_SIZE(spans); i++) {
+		uint64_t v = 77;
+
+		assert_int_equal(parse_span(spans[i].text, &v), spans[i].result);
+		assert_int_equal(v, spans[i].result ? 77 : spans[i].value);
+	}
+}
+
 static void test_size(void **state)
 {
 	static const struct number sizes[] = {
@@ -163,6 +191,7 @@ int main(void)
 		cmocka_unit_test(test_u64),
 		cmocka_unit_test(test_u64_whole_range),
 		cmocka_unit_test(test_size),
+		cmocka_unit_test(test_span),
 		cmocka_unit_test(test_mode),
 		cmocka_unit_test(test_format_size),
 		cmocka_unit_test(test_suggest),

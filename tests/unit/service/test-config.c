@@ -185,10 +185,112 @@ static void count(void *data, const char *key, const char *values, const char *h
 
 static void test_describe(void **state)
 {
-	unsigned n = 0;
+	unsigned n = 0, options;
 
-	config_describe(count, &n);
+	config_describe(CONFIG_OPTIONS, count, &n);
 	assert_true(n >= 13);
+	options = n;
+	n = 0;
+	config_describe(CONFIG_FILE, count, &n);
+	assert_int_equal(n, options + 8); /* those for the generator */
+}
+
+static void assert_variable_refused(struct config *c, const char *key, const char *value,
+				    const char *words)
+{
+	struct diag diag = {0};
+
+	assert_int_equal(config_set_variable(c, key, value, &diag), -EINVAL);
+	if (!strstr(diag.text, words))
+		fail_msg("\"%s\" lacks \"%s\"", diag.text, words);
+}
+
+static void test_variables(void **state)
+{
+	struct config *c = *state;
+
+	assert_int_equal(config_set_variable(c, "READ_ONLY", "yes", NULL), 0);
+	assert_true(c->read_only);
+	assert_int_equal(config_set_variable(c, "LOCK_WAIT", "90", NULL), 0);
+	assert_int_equal(c->lock_wait, 90);
+	assert_variable_refused(c, "THREADS", "0", "THREADS=0: must be auto|1..64");
+	assert_variable_refused(c, "LOCK_WAIT", "5min", "LOCK_WAIT=5min: must be 0..86400");
+	assert_variable_refused(c, "OWNER", "no-such-user", "OWNER=no-such-user: there is no user");
+	assert_variable_refused(c, "read_only", "yes", "did you mean READ_ONLY?");
+	assert_variable_refused(c, "READONLY", "yes", "did you mean READ_ONLY?");
+	assert_variable_refused(c, "READ-ONLY", "yes", "READ-ONLY: no such setting");
+	assert_variable_refused(c, "XYZZY", "yes", "XYZZY: no such setting");
+	assert_variable_refused(c, "MODE", "\033[31m", "MODE=\\x1b[31m: must be");
+}
+
+static void test_variables_for_boot(void **state)
+{
+	struct config *c = *state;
+
+	assert_int_equal(config_set_variable(c, "MOUNT", "/srv/a b/", NULL), 0);
+	assert_string_equal(c->boot.mount, "/srv/a b/");
+	assert_int_equal(config_set_variable(c, "PARTITION", "2", NULL), 0);
+	assert_int_equal(c->boot.partition, 2);
+	assert_int_equal(config_set_variable(c, "FSTYPE", "ext4", NULL), 0);
+	assert_string_equal(c->boot.fstype, "ext4");
+	assert_int_equal(config_set_variable(c, "MOUNT_OPTIONS", "nodev,nosuid", NULL), 0);
+	assert_string_equal(c->boot.options, "nodev,nosuid");
+	assert_int_equal(config_set_variable(c, "AUTOMOUNT", "yes", NULL), 0);
+	assert_true(c->boot.automount);
+	assert_int_equal(config_set_variable(c, "IDLE_TIMEOUT", "1min 30s", NULL), 0);
+	assert_true(c->boot.idle_timeout == 90 * 1000000);
+	assert_int_equal(config_set_variable(c, "NOFAIL", "no", NULL), 0);
+	assert_false(c->boot.nofail);
+	assert_int_equal(config_set_variable(c, "AUTOSTART", "no", NULL), 0);
+	assert_false(c->boot.autostart);
+	assert_variable_refused(c, "MOUNT", "srv", "MOUNT=srv: must be an absolute path");
+	assert_variable_refused(c, "MOUNT", "//", "the root directory");
+	assert_variable_refused(c, "MOUNT", "/srv/../etc", "without //, . and ..");
+	assert_variable_refused(c, "MOUNT", "/srv//a", "without //, . and ..");
+	assert_variable_refused(c, "MOUNT", "/a\nb", "control characters");
+	assert_variable_refused(c, "PARTITION", "0", "must be 1..128");
+	assert_variable_refused(c, "FSTYPE", "ext4 xfs", "no blanks");
+	assert_variable_refused(c, "IDLE_TIMEOUT", "soon", "must be SECONDS");
+	assert_refused(c, "mount", "/srv", "fuseimg.conf(5)");
+}
+
+static void assert_check(struct config *c, const char *words)
+{
+	struct diag diag = {0};
+
+	assert_int_equal(config_check(c, &diag), words ? -EINVAL : 0);
+	if (words && !strstr(diag.text, words))
+		fail_msg("\"%s\" lacks \"%s\"", diag.text, words);
+}
+
+static void test_values_go_together(void **state)
+{
+	static const char *const need_mount[][2] = {{"PARTITION", "1"},
+						    {"FSTYPE", "xfs"},
+						    {"MOUNT_OPTIONS", "ro"},
+						    {"AUTOMOUNT", "yes"}};
+	struct config *c = *state;
+
+	assert_check(c, "IMAGE= is missing");
+	config_set_variable(c, "IMAGE", "disk.img", NULL);
+	assert_check(c, "absolute path");
+	config_set_variable(c, "IMAGE", "/disk.img", NULL);
+	assert_check(c, NULL);
+	config_set_variable(c, "SNAPSHOT", "1", NULL);
+	assert_check(c, "SNAPSHOT=1 can only be read: it needs READ_ONLY=yes");
+	config_set_variable(c, "READ_ONLY", "yes", NULL);
+	assert_check(c, NULL);
+	config_set_variable(c, "IDLE_TIMEOUT", "1", NULL);
+	assert_check(c, "AUTOMOUNT=yes");
+	for (size_t i = 0; i < sizeof(need_mount) / sizeof(need_mount[0]); i++) {
+		config_done(c);
+		assert_int_equal(config_init(c), 0);
+		config_set_variable(c, "IMAGE", "/disk.img", NULL);
+		config_set_variable(c, need_mount[i][0], need_mount[i][1], NULL);
+		assert_check(c, need_mount[i][0]);
+		config_set_variable(c, "MOUNT", "/srv", NULL);
+		assert_check(c, NULL);
+	}
 }
 
 int main(void)
@@ -201,6 +303,9 @@ int main(void)
 						teardown),
 		cmocka_unit_test_setup_teardown(test_unknown_keys, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_options, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_variables, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_variables_for_boot, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_values_go_together, setup, teardown),
 		cmocka_unit_test(test_describe),
 	};
 

@@ -1,0 +1,79 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "cli/verbs.h"
+
+#include <errno.h>
+#include <limits.h>
+#include <string.h>
+#include <syslog.h>
+
+#include "base/cleanup.h"
+#include "base/log.h"
+#include "cli/output.h"
+#include "service/config-file.h"
+#include "service/instance.h"
+#include "service/notify.h"
+#include "service/supervisor.h"
+
+/* Reads the file of an export into the command's configuration. */
+static int serve_configure(struct command *c, const char *name, char path[PATH_MAX],
+			   struct diag *diag)
+{
+	struct config config;
+	int r = instance_check(name, diag);
+
+	if (r == 0)
+		r = config_file_read(instance_file(name, path), &config, diag);
+	if (r == -ENOENT)
+		return diag_set(diag, r,
+				"%s: there is no such file; it is to say what the export \"%s\" "
+				"shows, see fuseimg.conf(5)",
+				path, name);
+	if (r < 0)
+		return r;
+	config_done(&c->config);
+	c->config = config;
+	return 0;
+}
+
+/* What the service manager shows of a service that never came to life. */
+static void serve_report(const struct diag *diag)
+{
+	char shown[DIAG_MAX * 2];
+	struct notify n;
+
+	log_msg(LOG_ERR, "%s", diag->text);
+	notify_init(&n);
+	diag_quote(shown, sizeof(shown), diag->text, strlen(diag->text));
+	notify_state(&n, "STATUS=%s\nERRNO=%d", shown, -diag->error);
+	notify_done(&n);
+}
+
+static void serve_ready(void *data, int error, const struct diag *diag)
+{
+}
+
+int verb_serve(struct command *c, struct diag *diag)
+{
+	const char *name = c->words[0];
+	char path[PATH_MAX], target[PATH_MAX];
+	struct supervisor_options options = {
+		.config = &c->config,
+		.name = name,
+		.config_path = path,
+		.target = target,
+		.make_target = true,
+		.ready = serve_ready,
+	};
+	int r;
+
+	log_init("fuseimg", LOG_TO_STDERR);
+	c->reported = true; /* from here on, messages go where those of a service go */
+	r = serve_configure(c, name, path, diag);
+	if (r < 0) {
+		c->status = COMMAND_EXIT_CONFIG;
+		serve_report(diag);
+		return r;
+	}
+	instance_target(name, target);
+	return supervisor_run(&options, diag);
+}

@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""`fuseimg serve` and `fuseimg check-config`: what a service manager sees of an export."""
+
+import json
+import signal
+
+import pytest
+
+from support import images, mounts, proc
+from support.content import MiB
+
+pytestmark = pytest.mark.core
+
+NAMES = ["disk", "my-disk", "my disk", "Übung", "a%b\\c"]
+
+
+@pytest.fixture
+def image(work):
+    return images.create(work / "disk.qcow2", 8 * MiB)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_serve(name, image, manager):
+    manager.configure(name, image=image)
+    service = manager.start(name)
+    assert mounts.at(service.target)
+    assert service.path.stat().st_size == 8 * MiB
+    assert "format: qcow2" in (service.target / "status").read_text()
+    service.path.write_bytes(b"x" * 4096)
+    service.stop()
+    assert not service.target.exists()
+    assert b"x" * 4096 in image.read_bytes()
+
+
+def test_ready_only_when_usable(image, manager):
+    manager.configure("disk", image=image)
+    service = manager.start("disk", ready=False)
+    proc.wait_until(lambda: service.values("READY"), what="READY=1")
+    assert (service.path).stat().st_size == 8 * MiB
+    service.stop()
+    assert service.values("READY") == ["1"]
+
+
+@pytest.mark.parametrize("name,text,words", [
+    ("disk", "IMAGE={image}\nTHREADS=many\n", "disk.conf:2: THREADS=many: must be auto|1..64"),
+    ("disk", "IMAGE={image}\nREADONLY=yes\n", "disk.conf:2: READONLY: no such setting; did you mean READ_ONLY?"),
+    ("disk", "THREADS=2\n", "IMAGE= is missing"),
+    ("other", "", "other.conf: there is no such file"),
+    ("my/disk", "", "fuseimg@my\\x2ddisk.service"),
+])
+def test_bad_configuration(name, text, words, image, manager):
+    manager.configure("disk", text.format(image=image))
+    service = manager.start(name, ready=False)
+    assert service.process.wait(10) == 2
+    assert words in service.log.read_text()
+    service.wait_value("STATUS", lambda status: words in status)
+    assert not service.values("READY") and not mounts.at(service.target)
+
+
+def test_missing_image(image, manager):
+    manager.configure("disk", image=image)
+    image.unlink()
+    service = manager.start("disk", ready=False)
+    assert service.process.wait(10) == 1
+    assert str(image) in service.log.read_text()
+
+
+def test_stop_by_sigint_and_unmount(image, manager):
+    manager.configure("disk", image=image)
+    service = manager.start("disk")
+    service.process.send_signal(signal.SIGINT)
+    assert service.process.wait(10) == 0
+    service = manager.start("disk")
+    proc.run("umount", service.target)
+    assert service.process.wait(10) == 0
+
+
+def test_check_config(image, manager):
+    path = manager.configure("my disk", image=image, mode="0640")
+    for word in "my disk", path:
+        done = manager.fuseimg("check-config", word)
+        assert done.stdout == done.stderr == ""
+    assert json.loads(manager.fuseimg("check-config", "--json", "my disk").stdout) == {
+        "file": str(path), "settings": {"IMAGE": str(image), "MODE": "0640"}}
+    manager.configure("my disk", image=image, mode="9")
+    done = manager.fuseimg("check-config", "my disk", check=False)
+    assert done.returncode == 2 and f"{path}:2: MODE=9: must be 000..777" in done.stderr
+    manager.configure("my disk", image=image.parent / "gone")
+    done = manager.fuseimg("check-config", "my disk", check=False)
+    assert done.returncode == 1 and str(image.parent / "gone") in done.stderr
