@@ -166,6 +166,9 @@ static bool qcow2_alloc_is_zero(const struct qcow2 *q, const struct extent *ext)
 
 	if (atomic_load_explicit(&q->gave_up, memory_order_relaxed))
 		return false;
+	/* An external data file of another program's may be short, and a power cut keeps it so */
+	if (q->data_file && min_u64(ext->host_off + ext->len, q->img->size) > q->data_end)
+		return false;
 	if (store_map(ext->store, ext->host_off, ext->len, &data, &len) == 0 && !data &&
 	    len >= ext->len)
 		return true;

@@ -98,17 +98,19 @@ static int qcow2_grow_clear(struct qcow2 *q, uint64_t size, bool *ret_changed)
 	return r;
 }
 
-/* A raw external data file is as long as the disk. */
+/* An external data file is as long as the disk, so that no entry can name what a power cut took
+ * from it. A raw one holds the zeroes, too. */
 static int qcow2_grow_data(struct qcow2 *q, uint64_t size, bool *ret_changed)
 {
 	struct image *img = q->img;
 	uint64_t now;
-	int r;
+	int r = 0;
 
-	if (!q->data_file || !(q->autoclear & QCOW2_AUTOCLEAR_DATA_FILE_RAW))
+	if (!q->data_file)
 		return 0;
 	*ret_changed = true;
-	r = store_zero(img->data, img->size, size - img->size);
+	if (q->autoclear & QCOW2_AUTOCLEAR_DATA_FILE_RAW)
+		r = store_zero(img->data, img->size, size - img->size);
 	if (r == 0)
 		r = store_size(img->data, &now);
 	return r == 0 && now < size ? store_resize(img->data, size) : r;
@@ -136,6 +138,7 @@ static int qcow2_grow(struct qcow2 *q, uint64_t size, struct diag *diag)
 	/* From now on only what was cleared, and zeroes that fill up new clusters, are behind it */
 	q->end_sealed = true;
 	q->img->size = size;
+	q->data_end = size;
 	return 0;
 }
 
@@ -232,6 +235,7 @@ static void qcow2_shrink_data(struct qcow2 *q, uint64_t size)
 {
 	uint64_t now;
 
+	q->data_end = min_u64(q->data_end, size);
 	/* A data file that stays longer is only that */
 	if (q->data_file && store_size(q->img->data, &now) == 0 && now > size)
 		store_resize(q->img->data, size);

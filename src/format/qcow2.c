@@ -165,7 +165,9 @@ static int qcow2_open_write(struct image *img, struct diag *diag)
 		return r;
 	qcow2_set_batch(q);
 	/* What reads as zeroes now must not be something else after a power cut: we build on it */
-	r = qcow2_flush(img);
+	r = store_size(img->data, &q->data_end);
+	if (r == 0)
+		r = qcow2_flush(img);
 	return r < 0 ? diag_errno(diag, r, "%s: cannot flush", img->name) : 0;
 }
 

@@ -154,6 +154,8 @@ struct qcow2 {
 	_Atomic bool gave_up; /* a write into unused bytes of clusters in use was abandoned */
 	bool l1_lost; /* two L1 tables, and no telling which is read. Only with io_lock alone */
 	bool entries_unsure; /* on disk, after a failed write. Only with io_lock alone */
+	uint64_t data_end;   /* the external data file is this long after a power cut, or longer.
+				Changed only with io_lock alone */
 	bool end_sealed;     /* behind the end its cluster holds zeroes. Only with io_lock alone */
 	struct qcow2_bitmap_marks marks; /* since open_write. Only with io_lock alone */
 

@@ -60,6 +60,8 @@ const struct kind kinds[] = {
 	{"data file 64k", NEW("data_file=img.data")},
 	{"data file raw", NEW("data_file=img.data,data_file_raw=on") CHANGE, KIND_QUICK},
 	{"data file subclusters", NEW("data_file=img.data,extended_l2=on,cluster_size=16k") CHANGE},
+	{"data file short",
+	 NEW("data_file=img.data,cluster_size=4k") "truncate -s 10000 img.data; "},
 	{"data file backing", BASE("2M") OVER("data_file=img.data,cluster_size=4k") CHANGE},
 	{"dirty",
 	 NEW("lazy_refcounts=on,cluster_size=4k") "(qemu-io -c 'write -P 1 100k 300k' -c flush "
