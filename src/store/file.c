@@ -29,6 +29,7 @@ struct file {
 	uint32_t sector;       /* block device: its logical block, else 1 */
 	atomic_bool no_zero;   /* the host knows no FALLOC_FL_ZERO_RANGE here */
 	atomic_bool no_punch;
+	atomic_int lost; /* what the first flush that failed said; 0: none did */
 };
 
 #define FILE_ALLOCATE_STEP MIB(64)
@@ -64,31 +65,49 @@ static int file_write(struct store *s, const void *buf, size_t len, uint64_t off
 	return f->direct ? direct_write(f->direct, buf, len, off) : io_pwrite(f->fd, buf, len, off);
 }
 
+/*
+ * The kernel tells of bytes that it could not write back once, to whoever flushes first, and then
+ * forgets them: the next flush succeeds. That first one may be a barrier of some other request, and
+ * whoever asks for his bytes must not be told that they are safe. So all later flushes fail too.
+ */
+static int file_lost(struct file *f, int error)
+{
+	int none = 0;
+
+	atomic_compare_exchange_strong(&f->lost, &none, error);
+	return error;
+}
+
 static int file_flush(struct store *s)
 {
-	while (fdatasync(file_of(s)->fd) < 0)
+	struct file *f = file_of(s);
+	int lost = atomic_load(&f->lost);
+
+	while (lost == 0 && fdatasync(f->fd) < 0)
 		if (errno != EINTR)
-			return -errno;
-	return 0;
+			lost = file_lost(f, -errno);
+	return lost;
 }
 
 /* RWF_DSYNC (Linux 4.7) writes back this range alone, where fdatasync(2) takes the whole file. */
 static int file_write_durable(struct store *s, const void *buf, size_t len, uint64_t off)
 {
 	struct iovec iov = {.iov_base = (void *)(uintptr_t)buf, .iov_len = len};
+	struct file *f = file_of(s);
+	/* Where there is no room that shows here, where nothing is lost by it */
+	int r = file_write(s, buf, len, off);
 
-	if (file_of(s)->direct) { /* its pieces need not be one write */
-		int r = file_write(s, buf, len, off);
-
+	if (r == 0)
+		r = atomic_load(&f->lost);
+	if (r < 0 || f->direct) /* its pieces need not be one write */
 		return r < 0 ? r : file_flush(s);
-	}
 	while (iov.iov_len > 0) {
-		ssize_t n = pwritev2(file_of(s)->fd, &iov, 1, (off_t)off, RWF_DSYNC);
+		ssize_t n = pwritev2(f->fd, &iov, 1, (off_t)off, RWF_DSYNC);
 
 		if (n < 0 && errno == EINTR)
 			continue;
 		if (n <= 0)
-			return n < 0 ? -errno : -EIO;
+			return file_lost(f, n < 0 ? -errno : -EIO);
 		iov.iov_base = (char *)iov.iov_base + n;
 		iov.iov_len -= (size_t)n;
 		off += (uint64_t)n;

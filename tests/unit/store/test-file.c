@@ -303,6 +303,27 @@ static void test_device_read_only(void **state)
 	assert_int_equal(store_zero(s, 0, 1), -EROFS);
 }
 
+/* What could not be written back is told once by the kernel, and by us from then on. */
+static void test_flush_error_stays(void **state)
+{
+	struct store *s = full_file(HOST_DISK);
+	int ends[2], file = dup(store_fd(s));
+
+	assert_true(file >= 0);
+	assert_int_equal(pipe2(ends, O_CLOEXEC), 0);
+	assert_int_equal(store_write_durable(s, "x", 1, 0), 0);
+	assert_int_equal(dup2(ends[1], store_fd(s)), store_fd(s)); /* which cannot be flushed */
+	assert_int_equal(store_flush(s), -EINVAL);
+	assert_int_equal(dup2(file, store_fd(s)), store_fd(s));
+	assert_int_equal(store_write(s, "y", 1, 0), 0);
+	assert_int_equal(store_flush(s), -EINVAL);
+	assert_int_equal(store_write_durable(s, "z", 1, 0), -EINVAL);
+	close(file);
+	close(ends[0]);
+	close(ends[1]);
+	store_close(s);
+}
+
 int main(void)
 {
 	static const struct CMUnitTest tests[] = {
@@ -317,6 +338,7 @@ int main(void)
 		cmocka_unit_test(test_map),
 		cmocka_unit_test(test_stat),
 		cmocka_unit_test(test_host_that_cannot),
+		cmocka_unit_test(test_flush_error_stays),
 		cmocka_unit_test(test_device),
 		cmocka_unit_test(test_device_zero_and_discard),
 		cmocka_unit_test(test_device_read_only),
