@@ -173,7 +173,7 @@ static void attend_announce(struct supervisor *s)
 	log_msg(LOG_INFO, "%s (%s) is mounted on %s", s->image, s->opened.format, s->target.path);
 	s->ready = true;
 	s->options->ready(s->options->ready_data, 0, &diag);
-	notify_state(&s->notify, "READY=1");
+	report_ready(s);
 }
 
 static int attend_on_serving(struct supervisor *s, const struct channel_msg *msg)
@@ -201,6 +201,8 @@ static int attend_on_log(struct supervisor *s, const struct channel_msg *msg)
 		snprintf(held_text, sizeof(held_text), " (%u messages were left out)", held);
 	log_msg((int)msg->level, "%s: %s%s%s%s%s", s->image, text, where, msg->error ? ": " : "",
 		msg->error ? strerrordesc_np(-msg->error) ?: "?" : "", held_text);
+	if (msg->level <= LOG_ERR)
+		report_problem(s, "%s%s", text, where);
 	return 0;
 }
 
@@ -352,6 +354,7 @@ static void attend_refuse_poison(struct supervisor *s, unsigned i)
 		"%s: poison request: worker after worker died with request %llu (opcode %u) in "
 		"hand; it is answered with an I/O error",
 		s->image, (unsigned long long)unique, slots_opcode(&s->slots, i));
+	report_problem(s, "a request that no worker survives was answered with an I/O error");
 	session_reply_error(s->session.thread_fds[i], unique, EIO);
 	slots_clear(&s->slots, i);
 }
@@ -390,6 +393,7 @@ static void attend_crashed(struct supervisor *s, const struct attend *a, const s
 	n = attend_held(s, held);
 	log_msg(LOG_WARNING, "%s: the worker (pid %d) %s with %u requests in hand", s->image,
 		a->pid, how, n);
+	report_problem(s, "the worker %s and was replaced", how);
 	verdict = crashes_note(&s->crashes, now, killed, held, s->session.n);
 	for (unsigned i = 0; i < s->session.n; i++)
 		if (verdict.poison & UINT64_C(1) << i)

@@ -169,7 +169,7 @@ static void busy_find_processes(struct busy *b)
 	}
 }
 
-unsigned busy_describe(const char *target, char *buf, size_t size)
+static unsigned busy_find(const char *target, bool processes, char *buf, size_t size)
 {
 	struct busy b = {.target = target, .buf = buf, .size = size};
 
@@ -179,10 +179,21 @@ unsigned busy_describe(const char *target, char *buf, size_t size)
 	(void)mounts_read(&b.mounts);
 	busy_find_loops(&b);
 	busy_find_mounts(&b);
-	busy_find_processes(&b);
+	if (processes)
+		busy_find_processes(&b);
 	mounts_done(&b.mounts);
 	if (b.found > b.shown && b.len < size)
 		snprintf(buf + b.len, size - b.len, "%sand %u more", b.shown ? " " : "",
 			 b.found - b.shown);
 	return b.found;
+}
+
+unsigned busy_describe(const char *target, char *buf, size_t size)
+{
+	return busy_find(target, true, buf, size);
+}
+
+unsigned busy_describe_devices(const char *target, char *buf, size_t size)
+{
+	return busy_find(target, false, buf, size);
 }

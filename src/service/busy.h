@@ -15,4 +15,7 @@
  * many were found; those for whom the room is too short appear as "and N more". */
 unsigned busy_describe(const char *target, char *buf, size_t size);
 
+/* The same without processes: what takes little time and waits for nobody. */
+unsigned busy_describe_devices(const char *target, char *buf, size_t size);
+
 #endif

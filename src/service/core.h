@@ -8,6 +8,7 @@
  *   supervisor.c  the run from beginning to end, signals
  *   attend.c      the worker: starting it, the conversation, its death and its successor
  *   unmount.c     the end of the mount: ours (stopping) or somebody else's
+ *   report.c      what the service manager is told
  *
  * One thread, one loop; nothing here blocks once the mount is up, because who waits for the mount
  * may wait for a worker that we have to start. For the same reason no path at or below the target
@@ -24,8 +25,8 @@
 #include "service/config.h"
 #include "service/crashes.h"
 #include "service/files.h"
-#include "service/notify.h"
 #include "service/registry.h"
+#include "service/report.h"
 #include "service/supervisor.h"
 #include "service/target.h"
 #include "session/channel.h"
@@ -86,7 +87,7 @@ struct supervisor {
 	bool mounted; /* the session is up */
 	bool ready;   /* the caller was told how the start went */
 	struct registry_own *own;
-	struct notify notify;
+	struct report report;
 
 	struct attend attend;
 	struct crashes crashes;

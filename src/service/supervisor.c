@@ -195,6 +195,8 @@ static int supervisor_prepare(struct supervisor *s, struct diag *diag)
 	r = sd_event_new(&s->event);
 	if (r >= 0)
 		r = supervisor_add_signals(s);
+	if (r >= 0)
+		r = report_start(s);
 	return r < 0 ? diag_errno(diag, r, "the event loop") : 0;
 }
 
@@ -224,11 +226,14 @@ static int supervisor_finish(struct supervisor *s, struct diag *diag)
 	closep(&s->image_fd);
 	closep(&s->program_fd);
 	sd_event_source_unref(s->restart);
-	sd_event_unref(s->event);
-	if (s->outcome.error < 0)
+	if (s->outcome.error < 0) {
 		log_msg(LOG_ERR, "%s", s->outcome.text);
-	else
+		report_failure(&s->report, &s->outcome);
+	} else {
 		log_msg(LOG_INFO, "%s: everything is written, done", s->image);
+	}
+	report_finish(s);
+	sd_event_unref(s->event);
 	if (!s->ready && s->outcome.error == 0)
 		diag_set(&s->outcome, -ECANCELED, "%s: unmounted before it was ready", s->image);
 	if (!s->ready)
@@ -237,7 +242,6 @@ static int supervisor_finish(struct supervisor *s, struct diag *diag)
 	registry_remove(s->own, &s->outcome);
 	if (s->options->make_target)
 		rmdir(s->options->target);
-	notify_done(&s->notify);
 	target_done(&s->target);
 	free(s->image);
 	free(s->source);
@@ -253,13 +257,13 @@ int supervisor_run(const struct supervisor_options *options, struct diag *diag)
 		.image_fd = -1,
 		.attend = {.channel = -1},
 		.unmount = {.watch_fd = -1, .answer = -1},
-		.notify = {.fd = -1},
+		.report = {.notify.fd = -1},
 	};
 	sigset_t old;
 	int r;
 
 	supervisor_block_signals(&old);
-	notify_init(&s.notify);
+	report_init(&s.report);
 	r = supervisor_prepare(&s, &s.outcome);
 	if (r >= 0)
 		r = attend_start(&s, &s.outcome);

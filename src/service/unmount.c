@@ -56,6 +56,7 @@ static void unmount_check(struct supervisor *s)
 	if (!e) {
 		s->unmount.gone = true;
 		log_msg(LOG_INFO, "%s: unmounted", s->target.path);
+		report_stopping(s);
 		unmount_set_timer(s, UNMOUNT_REMIND_US);
 	} else if (s->unmount.wanted && strcmp(e->point, s->target.path) != 0 &&
 		   strcmp(e->point, s->unmount.busy) != 0) {
@@ -77,6 +78,7 @@ static void unmount_report_busy(struct supervisor *s)
 	snprintf(s->unmount.busy, sizeof(s->unmount.busy), "%s", who);
 	log_msg(LOG_WARNING, "%s: waiting to unmount, in use by %s", s->target.path,
 		who[0] ? who : "somebody who cannot be seen from here");
+	report_refresh(s);
 }
 
 /* Forgets the attempt that was under way. */

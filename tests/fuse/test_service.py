@@ -2,6 +2,7 @@
 """`fuseimg serve` and `fuseimg check-config`: what a service manager sees of an export."""
 
 import json
+import os
 import signal
 
 import pytest
@@ -55,6 +56,47 @@ def test_bad_configuration(name, text, words, image, manager):
     assert words in service.log.read_text()
     service.wait_value("STATUS", lambda status: words in status)
     assert not service.values("READY") and not mounts.at(service.target)
+
+
+def test_status_is_for_people(image, manager):
+    manager.configure("disk", image=image)
+    service = manager.start("disk", WATCHDOG_USEC="300000")
+    assert service.status.startswith("disk.qcow2 (qcow2, 8 MiB, ")
+    service.path.write_bytes(b"x" * 3 * MiB)
+    service.wait_value("STATUS", lambda status: "writes (3 MiB)" in status and "3.2 MiB allocated" in status)
+    loop = proc.run("losetup", "--find", "--show", service.path).stdout.strip()
+    try:
+        service.path.read_bytes()
+        service.wait_value("STATUS", lambda status: status.endswith(f"; used by {loop}"))
+    finally:
+        proc.run("losetup", "--detach", loop)
+    proc.kill(service.worker)
+    service.path.read_bytes()
+    service.wait_value("STATUS", lambda status: "the worker was killed by SIGKILL" in status)
+    assert len(service.values("STATUS")) < 20
+    service.stop()
+
+
+def test_busy_stop_says_who(image, manager):
+    manager.configure("disk", image=image)
+    service = manager.start("disk", WATCHDOG_USEC="300000")
+    with service.path.open("rb"):
+        service.process.send_signal(signal.SIGTERM)
+        service.wait_value("STATUS", lambda status: f"in use by python3 (pid {os.getpid()})" in status)
+        service.wait_value("EXTEND_TIMEOUT_USEC")
+        assert not service.values("STOPPING")
+    assert service.process.wait(10) == 0
+    assert service.values("STOPPING") == ["1"]
+
+
+def test_watchdog_is_fed(image, manager):
+    manager.configure("disk", image=image)
+    service = manager.start("disk", WATCHDOG_USEC="300000")
+    start = len(service.values("WATCHDOG"))
+    proc.wait_until(lambda: len(service.values("WATCHDOG")) >= start + 5)
+    times = [when for when, message in service.messages if "WATCHDOG" in message]
+    assert max(b - a for a, b in zip(times, times[1:])) < 0.3 * proc.SLOW
+    service.stop()
 
 
 def test_missing_image(image, manager):
