@@ -276,8 +276,9 @@ static void cut_draw_size(struct cut *c, uint64_t *size)
 		if (cut_resizes(c, i) && !c->certain[i])
 			reached |= ++passed == nth;
 		/* A durable write brings the size along where it needs it */
-		if (rec->durable ? rec->off + rec->len > *size
-				 : cut_resizes(c, i) && (reached || c->certain[i])) {
+		if (rec->durable && c->certain[i]
+			    ? rec->off + rec->len > *size
+			    : cut_resizes(c, i) && (reached || c->certain[i])) {
 			*size = rec->size_after;
 			c->size_upto = i + 1;
 		}
@@ -338,8 +339,8 @@ static int journal_window(struct journal *j, struct cut *c, size_t from, size_t 
 	if (!c->certain)
 		return -ENOMEM;
 	for (size_t i = 0; i < c->n; i++)
-		c->certain[i] =
-			c->records[i].durable || journal_is_certain(j, c->disk, from + i, k);
+		c->certain[i] = (c->records[i].durable && from + i + 1 < k) ||
+				journal_is_certain(j, c->disk, from + i, k);
 	return 0;
 }
 

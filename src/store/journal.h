@@ -25,9 +25,10 @@
  * size is one more such cell; when a cut off part is durable, so is what cut it off: growing again
  * shows zeroes there.
  *
- * A flush takes time: what other threads change while it runs it may leave out, and here always
- * does. A flush that fails loses, as Linux does: each sector that it was to write has reached the
- * disk or not, and stays so for good, though it reads as if it had. Only a later change to the
+ * A durable write that is the last record of all was under way when the power went, so it is like
+ * any other. A flush takes time: what other threads change while it runs it may leave out, and here
+ *always does. A flush that fails loses, as Linux does: each sector that it was to write has reached
+ *the disk or not, and stays so for good, though it reads as if it had. Only a later change to the
  * sector makes a later flush write it.
  *
  * Put a fault store over a journalled one, not under it: a call that fails is not recorded, but for
