@@ -22,6 +22,8 @@ enum {
 	LOCK_BITS = 4,
 	LOCK_TRIES = 6,
 	LOCK_PAUSE_US = 100 * 1000,
+	LOCK_LOOKUP_TRIES = 100, /* after so many, who holds it is looked up again */
+	LOCK_FDINFO_MAX = 64 << 10,
 };
 
 static struct flock lock_byte(int byte, short type)
@@ -65,9 +67,20 @@ static int lock_probe(int fd, int base, unsigned mask)
 	return 0;
 }
 
-/* Does /proc/PID/fd hold the file? Links are read, never followed: one may lead into a mount of
- * ours that nobody serves at this moment. */
-static bool lock_process_has(const char *pid, const char *path)
+/* Does fdinfo of the descriptor show a lock? Where it cannot be read, none is seen. */
+static bool lock_is_held(const char *pid, const char *fd)
+{
+	_cleanup_free_ char *text = NULL;
+	char path[64];
+
+	snprintf(path, sizeof(path), "/proc/%.16s/fdinfo/%.16s", pid, fd);
+	return io_read_file(AT_FDCWD, path, LOCK_FDINFO_MAX, &text, NULL) == 0 &&
+	       strstr(text, "\nlock:");
+}
+
+/* Does /proc/PID/fd hold the file, and (if asked) a lock on it? Links are read, never followed: one
+ * may lead into a mount of ours that nobody serves at this moment. */
+static bool lock_process_has(const char *pid, const char *path, bool locked)
 {
 	char dir_name[32], target[4096];
 	struct dirent *e;
@@ -81,7 +94,8 @@ static bool lock_process_has(const char *pid, const char *path)
 
 		if (n > 0) {
 			target[n] = '\0';
-			found = strcmp(target, path) == 0;
+			found = strcmp(target, path) == 0 &&
+				(!locked || lock_is_held(pid, e->d_name));
 		}
 	}
 	if (dir)
@@ -90,7 +104,7 @@ static bool lock_process_has(const char *pid, const char *path)
 }
 
 /* " (PID 123, qemu-system-x86)" for the first other process that has the file open, or "". */
-static void lock_holder(const char *path, char *dst, size_t dst_size)
+static void lock_find_holder(const char *path, bool locked, char *dst, size_t dst_size)
 {
 	DIR *proc = opendir("/proc");
 	struct dirent *e;
@@ -101,7 +115,7 @@ static void lock_holder(const char *path, char *dst, size_t dst_size)
 		char name[64], quoted[64];
 
 		if (!isdigit((unsigned char)e->d_name[0]) || atoi(e->d_name) == getpid() ||
-		    !lock_process_has(e->d_name, path))
+		    !lock_process_has(e->d_name, path, locked))
 			continue;
 		snprintf(name, sizeof(name), "/proc/%.16s/comm", e->d_name);
 		if (io_read_file(AT_FDCWD, name, 4096, &comm, NULL) < 0)
@@ -112,6 +126,14 @@ static void lock_holder(const char *path, char *dst, size_t dst_size)
 	}
 	if (proc)
 		closedir(proc);
+}
+
+/* Who has a lock; where such details are hidden from us, who has the file open. */
+static void lock_holder(const char *path, char *dst, size_t dst_size)
+{
+	lock_find_holder(path, true, dst, dst_size);
+	if (!dst[0])
+		lock_find_holder(path, false, dst, dst_size);
 }
 
 static int lock_try(int fd, unsigned held, unsigned unshared)
@@ -129,31 +151,64 @@ static int lock_try(int fd, unsigned held, unsigned unshared)
 	return r;
 }
 
-int lock_image(int fd, const char *path, bool writable, struct diag *diag)
+static int lock_busy(const char *path, bool writable, struct diag *diag)
+{
+	char holder[128];
+
+	lock_holder(path, holder, sizeof(holder));
+	return diag_set(diag, -EBUSY, "%s: is in use by another program%s%s", path, holder,
+			writable ? "; stop that first" : ", which writes it; stop that first");
+}
+
+/* Until the locks are had, or can never be had, or time is up (-EBUSY with its sentence). */
+static int lock_persist(int fd, const char *path, bool writable, const struct lock_wait *wait,
+			struct diag *diag)
 {
 	unsigned held = LOCK_PERM_READ | (writable ? LOCK_PERM_WRITE | LOCK_PERM_RESIZE : 0);
-	char holder[128];
-	int r;
+	unsigned tries = LOCK_TRIES + wait->seconds * (1000000 / LOCK_PAUSE_US);
+	struct diag why = {0};
+	int r = 0;
 
-	/* The last user may be on its way out: a worker whose supervisor was killed finishes what
-	 * it has in hand */
-	for (int i = 0; i < LOCK_TRIES; i++) {
+	/* Also without patience: the last user may be on its way out. A worker whose supervisor was
+	 * killed finishes what it has in hand */
+	for (unsigned i = 0; i < tries; i++) {
 		if (i > 0)
 			usleep(LOCK_PAUSE_US);
 		r = lock_try(fd, held, LOCK_PERM_WRITE | LOCK_PERM_RESIZE);
 		if (r != -EBUSY)
-			break;
+			return r;
+		if (i + 1 < LOCK_TRIES || !wait->waiting)
+			continue;
+		if ((i + 1 - LOCK_TRIES) % LOCK_LOOKUP_TRIES == 0)
+			lock_busy(path, writable, &why);
+		r = wait->waiting(wait->data, why.text);
+		if (r < 0)
+			return diag_set(diag, r, "%s; no longer waiting", why.text);
 	}
+	return lock_busy(path, writable, diag);
+}
+
+int lock_image_wait(int fd, const char *path, bool writable, const struct lock_wait *wait,
+		    struct diag *diag)
+{
+	struct diag own = {0};
+	int r = lock_persist(fd, path, writable, wait, &own);
+
 	if (r == 0)
 		return 0;
+	if (own.text[0])
+		return diag_set(diag, r, "%s", own.text);
 	if (r == -EINVAL || r == -ENOLCK || r == -ENOSYS)
 		return diag_set(diag, -EOPNOTSUPP,
 				"%s: its file system has no locks; if nobody else uses the image, "
 				"use lock=no",
 				path);
-	if (r != -EBUSY && r != -EAGAIN && r != -EACCES)
-		return diag_errno(diag, r, "%s: cannot be locked", path);
-	lock_holder(path, holder, sizeof(holder));
-	return diag_set(diag, -EBUSY, "%s: is in use by another program%s%s", path, holder,
-			writable ? "; stop that first" : ", which writes it; stop that first");
+	if (r == -EAGAIN || r == -EACCES)
+		return lock_busy(path, writable, diag);
+	return diag_errno(diag, r, "%s: cannot be locked", path);
+}
+
+int lock_image(int fd, const char *path, bool writable, struct diag *diag)
+{
+	return lock_image_wait(fd, path, writable, &(struct lock_wait){}, diag);
 }

@@ -18,6 +18,15 @@
 
 #include "base/diag.h"
 
+/* For who has time. */
+struct lock_wait {
+	unsigned seconds;
+	/* Called about ten times a second with the sentence that lock_image() would fail with; a
+	 * negative answer ends the wait with that. May be NULL */
+	int (*waiting)(void *data, const char *why);
+	void *data;
+};
+
 /*
  * Tries for half a second. Locks the image behind fd: reading, and writing where writable; others
  * may read. 0; -EBUSY when another program uses it in a way that does not go with ours (the
@@ -25,5 +34,8 @@
  * Block devices are locked as well.
  */
 int lock_image(int fd, const char *path, bool writable, struct diag *diag);
+/* The same, and waits until the other program lets go. */
+int lock_image_wait(int fd, const char *path, bool writable, const struct lock_wait *wait,
+		    struct diag *diag);
 
 #endif

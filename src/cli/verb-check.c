@@ -94,10 +94,11 @@ static int check_save_flush(struct check *check)
 /* The image is ours alone, or (with lock=no, which is for people who know better) is not. */
 static int check_lock(struct run *run, int fd, const char *path, bool writable, struct diag *diag)
 {
+	const struct lock_wait wait = {.seconds = run->command->config.lock_wait};
 	struct diag why = {0};
 
 	if (run->command->config.lock)
-		return lock_image(fd, path, writable, diag);
+		return lock_image_wait(fd, path, writable, &wait, diag);
 	/* Only to tell: what is read while somebody writes may not fit together */
 	if (!writable && lock_image(fd, path, false, &why) == -EBUSY) {
 		run->in_use = true;

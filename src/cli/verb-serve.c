@@ -75,5 +75,6 @@ int verb_serve(struct command *c, struct diag *diag)
 		return r;
 	}
 	instance_target(name, target);
-	return supervisor_run(&options, diag);
+	r = supervisor_run(&options, diag);
+	return r == -ECANCELED ? 0 : r; /* told to stop before it was ready: as it was told */
 }

@@ -19,7 +19,7 @@ static int take_keys(struct command *c, const char *value, struct diag *diag)
  * mount fit everywhere. */
 static const char *const look_keys[] = {"format", "snapshot", "backing", NULL};
 
-static const char *const check_keys[] = {"format", "lock", NULL};
+static const char *const check_keys[] = {"format", "lock", "lock_wait", NULL};
 
 static int take_repair(struct command *c, const char *value, struct diag *diag)
 {

@@ -93,7 +93,7 @@ static int files_add(struct files *f, const struct files_request *q, struct diag
 	if (r == 0)
 		r = files_check_top(f, &e, diag);
 	if (r == 0 && f->lock)
-		r = lock_image(e.fd, e.path, q->writable, diag);
+		r = lock_image_wait(e.fd, e.path, q->writable, &f->wait, diag);
 	if (r < 0)
 		return r;
 	e.parent = strdup(q->parent);

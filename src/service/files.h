@@ -16,6 +16,7 @@
 
 #include "base/diag.h"
 #include "base/locate.h"
+#include "base/lock.h"
 
 struct files_entry;
 
@@ -26,6 +27,7 @@ struct files {
 	bool writable; /* whether any file may be opened for writing */
 	bool direct;
 	bool lock; /* what is opened is locked as well */
+	struct lock_wait wait;
 	bool sealed;
 	struct files_entry *entries;
 	unsigned n;

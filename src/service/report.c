@@ -18,8 +18,10 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <syslog.h>
 #include <time.h>
 
+#include "base/log.h"
 #include "base/parse.h"
 #include "service/busy.h"
 #include "service/core.h"
@@ -38,6 +40,15 @@ static uint64_t report_now(struct supervisor *s)
 
 	sd_event_now(s->event, CLOCK_MONOTONIC, &now);
 	return now;
+}
+
+/* The same without a loop. */
+static uint64_t report_clock(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return (uint64_t)now.tv_sec * 1000000 + (uint64_t)now.tv_nsec / 1000;
 }
 
 static void report_add(char *buf, size_t size, const char *fmt, ...)
@@ -153,6 +164,22 @@ void report_problem(struct supervisor *s, const char *fmt, ...)
 	report_refresh(s);
 }
 
+void report_waiting(struct supervisor *s, const char *why)
+{
+	uint64_t now = report_clock();
+	char shown[DIAG_MAX];
+
+	if (strcmp(why, s->report.why) == 0 && now - s->report.waited_us < REPORT_PERIOD_US)
+		return;
+	diag_quote(shown, sizeof(shown), why, strlen(why));
+	if (strcmp(why, s->report.why) != 0)
+		log_msg(LOG_NOTICE, "waiting: %s", shown);
+	snprintf(s->report.why, sizeof(s->report.why), "%s", why);
+	s->report.waited_us = now;
+	notify_send(&s->report.notify, "EXTEND_TIMEOUT_USEC=%d\nSTATUS=Waiting: %s",
+		    REPORT_EXTEND_US, shown);
+}
+
 void report_ready(struct supervisor *s)
 {
 	s->report.status[0] = '\0';
@@ -162,14 +189,10 @@ void report_ready(struct supervisor *s)
 
 void report_reloading(struct supervisor *s)
 {
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
 	s->report.status[0] = '\0';
 	notify_state(&s->report.notify,
 		     "RELOADING=1\nMONOTONIC_USEC=%llu\nSTATUS=Reloading the configuration",
-		     (unsigned long long)now.tv_sec * 1000000 +
-			     (unsigned long long)now.tv_nsec / 1000);
+		     (unsigned long long)report_clock());
 }
 
 void report_stopping(struct supervisor *s)

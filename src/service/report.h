@@ -29,7 +29,9 @@ struct report {
 	char problem[DIAG_MAX / 2]; /* the last error, with its time; "" none */
 	struct slots_sum seen;	    /* when users was found */
 	struct progress progress;
-	uint64_t stop_us; /* when we were told to stop */
+	uint64_t stop_us;   /* when we were told to stop */
+	char why[DIAG_MAX]; /* what report_waiting() was told last */
+	uint64_t waited_us;
 };
 
 /* From the environment, before anything else; without an event loop so far. */
@@ -46,6 +48,9 @@ void report_reloading(struct supervisor *s);
 void report_stopping(struct supervisor *s);
 /* How it ended, when it is not as it should be. */
 void report_failure(struct report *r, const struct diag *diag);
+
+/* The start waits for something that others have; the sentence says what. May come often. */
+void report_waiting(struct supervisor *s, const char *why);
 
 /* Something has changed that STATUS= should tell now. */
 void report_refresh(struct supervisor *s);

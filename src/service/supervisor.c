@@ -162,9 +162,35 @@ static void supervisor_fill_worker_config(struct supervisor *s)
 	w->threads = supervisor_threads(c);
 }
 
+/* lock_wait's: in the start alone, so that nobody waits for us. The loop does not turn meanwhile,
+ * so the signals that stop us are asked for here. */
+static int supervisor_on_lock_wait(void *data, const char *why)
+{
+	struct supervisor *s = data;
+	const struct timespec now = {0};
+	sigset_t stop;
+
+	report_waiting(s, why);
+	sigemptyset(&stop);
+	sigaddset(&stop, SIGTERM);
+	sigaddset(&stop, SIGINT);
+	return sigtimedwait(&stop, NULL, &now) < 0 ? 0 : -ECANCELED;
+}
+
+static int supervisor_lock(struct supervisor *s, const struct lock_wait *wait, struct diag *diag)
+{
+	int r = 0;
+
+	if (s->config->lock)
+		r = lock_image_wait(s->image_fd, s->image, !s->config->read_only, wait, diag);
+	return r;
+}
+
 /* All that can be checked and opened before there is a worker. */
 static int supervisor_prepare(struct supervisor *s, struct diag *diag)
 {
+	const struct lock_wait wait = {
+		.seconds = s->config->lock_wait, .waiting = supervisor_on_lock_wait, .data = s};
 	bool cleaned = false;
 	int r;
 
@@ -175,8 +201,8 @@ static int supervisor_prepare(struct supervisor *s, struct diag *diag)
 		return r;
 	/* Before the lock: "it is mounted there already" tells more than "somebody uses it" */
 	r = target_check(s->options->target, s->image_fd, &s->target, &cleaned, diag);
-	if (r == 0 && s->config->lock)
-		r = lock_image(s->image_fd, s->image, !s->config->read_only, diag);
+	if (r == 0)
+		r = supervisor_lock(s, &wait, diag);
 	if (r < 0)
 		return r;
 	if (cleaned)
@@ -187,7 +213,8 @@ static int supervisor_prepare(struct supervisor *s, struct diag *diag)
 				  .top_fd = s->image_fd,
 				  .writable = !s->config->read_only,
 				  .direct = s->config->direct_io,
-				  .lock = s->config->lock};
+				  .lock = s->config->lock,
+				  .wait = wait};
 	supervisor_fill_worker_config(s);
 	s->program_fd = program_open(diag);
 	if (s->program_fd < 0)

@@ -7,6 +7,7 @@
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/wait.h>
@@ -110,6 +111,97 @@ static void test_bytes(void **state)
 	close(b);
 }
 
+struct patience {
+	unsigned calls;
+	int holder;
+	unsigned release_at; /* the holder lets go at this call */
+	int answer;
+	char why[1024];
+};
+
+static int on_waiting(void *data, const char *why)
+{
+	struct patience *p = data;
+
+	strncpy(p->why, why, sizeof(p->why) - 1);
+	if (++p->calls == p->release_at)
+		close(p->holder);
+	return p->answer;
+}
+
+static void test_waits(void **state)
+{
+	int a = open(path, O_RDWR), b = open(path, O_RDWR);
+	struct patience p = {.holder = a, .release_at = 3};
+	const struct lock_wait wait = {.seconds = 60, .waiting = on_waiting, .data = &p};
+
+	assert_int_equal(lock_image(a, path, true, &diag), 0);
+	assert_int_equal(lock_image_wait(b, path, true, &wait, &diag), 0);
+	assert_int_equal(p.calls, 3);
+	assert_non_null(strstr(p.why, path));
+	assert_non_null(strstr(p.why, "is in use"));
+	close(b);
+}
+
+static void test_wait_ends(void **state)
+{
+	int a = open(path, O_RDWR), b = open(path, O_RDWR);
+	struct patience p = {.answer = -ECANCELED};
+	struct lock_wait wait = {.seconds = 60, .waiting = on_waiting, .data = &p};
+
+	assert_int_equal(lock_image(a, path, true, &diag), 0);
+	assert_int_equal(lock_image_wait(b, path, true, &wait, &diag), -ECANCELED);
+	assert_int_equal(p.calls, 1);
+	assert_non_null(strstr(diag.text, "no longer waiting"));
+	p.answer = 0;
+	wait.seconds = 1;
+	assert_int_equal(lock_image_wait(b, path, true, &wait, &diag), -EBUSY);
+	assert_in_range(p.calls, 8, 12);
+	wait.waiting = NULL;
+	assert_int_equal(lock_image_wait(b, path, true, &wait, &diag), -EBUSY);
+	close(a);
+	close(b);
+}
+
+/* Another process has the file open, too, and comes first in /proc: it is not the one. */
+static void test_names_the_one_with_the_lock(void **state)
+{
+	int to[2], from[2], status;
+	pid_t bystander, holder;
+	char name[32], c;
+	int b;
+
+	assert_int_equal(pipe(to), 0);
+	assert_int_equal(pipe(from), 0);
+	bystander = fork();
+	if (bystander == 0) {
+		close(to[1]);
+		_exit(open(path, O_RDWR) < 0 || write(from[1], "x", 1) != 1 || read(to[0], &c, 1));
+	}
+	assert_int_equal(read(from[0], &c, 1), 1);
+	holder = fork();
+	if (holder == 0) {
+		close(to[1]);
+		b = open(path, O_RDWR);
+		_exit(lock_image(b, path, true, NULL) < 0 || write(from[1], "x", 1) != 1 ||
+		      read(to[0], &c, 1));
+	}
+	assert_int_equal(read(from[0], &c, 1), 1);
+	b = open(path, O_RDWR);
+	assert_int_equal(lock_image(b, path, false, &diag), -EBUSY);
+	snprintf(name, sizeof(name), "(PID %d,", holder);
+	assert_non_null(strstr(diag.text, name));
+	close(b);
+	close(to[1]);
+	assert_int_equal(waitpid(bystander, &status, 0), bystander);
+	assert_int_equal(status, 0);
+	assert_int_equal(waitpid(holder, &status, 0), holder);
+	assert_int_equal(status, 0);
+	close(to[0]);
+	close(from[0]);
+	close(from[1]);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -117,6 +209,9 @@ int main(void)
 		cmocka_unit_test(test_refused_leaves_nothing),
 		cmocka_unit_test(test_outlives_process),
 		cmocka_unit_test(test_bytes),
+		cmocka_unit_test(test_waits),
+		cmocka_unit_test(test_wait_ends),
+		cmocka_unit_test(test_names_the_one_with_the_lock),
 	};
 
 	return cmocka_run_group_tests_name("lock", tests, group_setup, group_teardown);
