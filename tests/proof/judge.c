@@ -134,6 +134,11 @@ static void judge_guest(struct stack *after, struct guest *g, size_t k)
 		fail_msg("%s: %s", after->where, image_damage(after->img));
 }
 
+void trial_verify(struct trial *t)
+{
+	judge_guest(&t->stack, &t->guest, GUEST_NOW);
+}
+
 /* QEMU finds leaks at most, and the same disk. */
 static void judge_by_qemu(struct stack *after)
 {

@@ -39,6 +39,9 @@ void trial_start(struct trial *t, const struct scene *scene, uint64_t seed);
 /* Closes it in order where it is open. */
 void trial_done(struct trial *t);
 
+/* The disk is what it has to be now, flushed or not. */
+void trial_verify(struct trial *t);
+
 /* Judges the state that a cut after k records leaves. */
 void trial_judge(struct trial *t, size_t k, enum journal_loss loss, uint64_t seed);
 /* A cut at random, one in two where most is in flight. */

@@ -16,6 +16,7 @@ static void live(struct trial *t)
 	for (int i = 0; i < STEPS; i++)
 		if (work_step(&t->work) < 0)
 			fail_msg("%s: request %d failed", t->stack.where, i);
+	trial_verify(t);
 	if (t->seed % 2 && work_close(&t->work) < 0)
 		fail_msg("%s: closing failed", t->stack.where);
 }

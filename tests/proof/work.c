@@ -16,11 +16,12 @@ static uint64_t work_random(struct work *w, uint64_t n)
 static uint64_t work_striped(struct work *w, size_t *ret_len)
 {
 	uint64_t area = min_u64(image_size(w->stack->img), WORK_AREA);
-	uint64_t row = work_random(w, area / (WORK_STRIPE * w->n_threads));
-	uint64_t off = (row * w->n_threads + w->thread) * WORK_STRIPE;
-	uint64_t skip = work_random(w, 2) ? 0 : work_random(w, WORK_STRIPE - 1);
+	uint64_t row = work_random(w, area / (w->stripe * w->n_threads));
+	uint64_t off = (row * w->n_threads + w->thread) * w->stripe;
+	uint64_t skip = work_random(w, 2) ? 0 : work_random(w, w->stripe - 1);
+	uint64_t most = min_u64(w->stripe - skip, WORK_MOST);
 
-	*ret_len = work_random(w, WORK_STRIPE - skip) + 1;
+	*ret_len = work_random(w, 2) ? most : work_random(w, most) + 1;
 	return off + skip;
 }
 
@@ -150,7 +151,7 @@ static int work_live_again(struct work *w)
 	struct diag diag = {0};
 	int r = 0, r2;
 
-	if (!w->lives)
+	if (!w->lives || w->n_threads > 1)
 		return work_write(w);
 	/* A small device would soon be full of what the killed had reserved */
 	if (work_random(w, 2) || w->stack->scene->kind->flags & KIND_DEVICE) {

@@ -9,7 +9,6 @@
 
 enum {
 	WORK_AREA = 1050112 + (3 << 19), /* the disk grows up to here, past an L1 table of 512 */
-	WORK_STRIPE = 2048,
 };
 
 struct work {
@@ -19,6 +18,7 @@ struct work {
 	bool small;		    /* requests of one or two sectors, at few places */
 	bool lives;		    /* the image is closed and opened again, or killed */
 	unsigned thread, n_threads; /* with more than one, each has stripes of its own */
+	uint64_t stripe;	    /* bytes, whole sectors */
 	unsigned kills;
 };
 
