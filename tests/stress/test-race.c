@@ -160,6 +160,8 @@ static void race_all(const struct race_set *set)
 {
 	size_t n = race_long() ? ARRAY_SIZE(race_shapes) : RACE_SHAPES_QUICK;
 
+	unsigned orders = 0;
+
 	if (!harness_have_qemu())
 		skip();
 	for (size_t i = 0; i < n; i++) {
@@ -167,8 +169,9 @@ static void race_all(const struct race_set *set)
 
 		while (strcmp(shape->options, race_shapes[i].options) != 0)
 			shape++;
-		race_shape(set, shape, race_shapes[i].backing);
+		orders += race_shape(set, shape, race_shapes[i].backing);
 	}
+	print_message("%u orders in all\n", orders);
 }
 
 static void test_discard_in_flight_write(void **state)
