@@ -41,6 +41,17 @@ void output_name(const char *name)
 	fputs(text, stdout);
 }
 
+void output_label(const char *key)
+{
+	char text[32];
+
+	snprintf(text, sizeof(text), "%s:", key);
+	for (char *p = text; *p; p++)
+		if (*p == '_' || *p == '-')
+			*p = ' ';
+	printf("  %-18s ", text);
+}
+
 void output_size(uint64_t bytes)
 {
 	char text[32];

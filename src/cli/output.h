@@ -20,6 +20,9 @@ int output_finish(struct diag *diag);
 /* Prints the name of a file; what could harm a terminal appears as \xNN. */
 void output_name(const char *name);
 
+/* The beginning of a line "refcount bits: ...", from "refcount_bits". */
+void output_label(const char *key);
+
 /* "1.5 GiB (1610612736 bytes)" */
 void output_size(uint64_t bytes);
 

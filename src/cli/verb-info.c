@@ -8,6 +8,7 @@
 #include "base/parse.h"
 #include "cli/opener.h"
 #include "cli/output.h"
+#include "cli/partitions.h"
 
 /* Said already, with the unit. */
 static const char info_redundant[] = "cluster_size";
@@ -32,30 +33,18 @@ static int info_collect(struct image *img, struct info *ret, struct diag *diag)
 	return 0;
 }
 
-/* "snapshots" from "snapshots", "refcount bits" from "refcount_bits" */
-static void info_label(const char *key)
-{
-	char text[32];
-
-	snprintf(text, sizeof(text), "%s:", key);
-	for (char *p = text; *p; p++)
-		if (*p == '_' || *p == '-')
-			*p = ' ';
-	printf("  %-18s ", text);
-}
-
 static void info_text_name(const char *label, const char *name)
 {
 	if (!name)
 		return;
-	info_label(label);
+	output_label(label);
 	output_name(name);
 	putchar('\n');
 }
 
 static void info_text_size(const char *label, uint64_t bytes)
 {
-	info_label(label);
+	output_label(label);
 	output_size(bytes);
 	putchar('\n');
 }
@@ -80,7 +69,7 @@ static void info_text_date(time_t when)
 
 static int info_text_snapshot(void *data, const struct format_snapshot *s)
 {
-	info_label("snapshot");
+	output_label("snapshot");
 	output_name(s->id);
 	putchar(' ');
 	info_text_quoted(s->name);
@@ -100,7 +89,7 @@ static int info_text_snapshot(void *data, const struct format_snapshot *s)
 
 static int info_text_bitmap(void *data, const struct format_bitmap *b)
 {
-	info_label("bitmap");
+	output_label("bitmap");
 	info_text_quoted(b->name);
 	fputs(", granularity ", stdout);
 	output_size(b->granularity);
@@ -127,7 +116,7 @@ static void info_text(const struct info *i)
 
 	output_name(img->name);
 	putchar('\n');
-	info_label("format");
+	output_label("format");
 	printf("%s (%s)\n", img->format->name, img->format->description);
 	info_text_size("size", img->size);
 	info_text_size("allocated", i->st.allocated);
@@ -267,6 +256,8 @@ static int info_print_chain_text(struct image *img, struct diag *diag)
 		r = info_text_lists(img, diag);
 		if (r < 0)
 			return r;
+		if (first)
+			partitions_text(img);
 	}
 	return 0;
 }
@@ -280,6 +271,7 @@ static int info_print_chain_json(struct image *img, struct diag *diag)
 
 	if (r < 0)
 		return r;
+	output_json_add(top, "partition-table", partitions_json(img));
 	chain = json_object_new_array();
 	output_json_add(top, "backing", chain);
 	while ((img = image_backing(img))) {
