@@ -151,6 +151,23 @@ struct format_bitmap {
 typedef int format_snapshot_fn(void *data, const struct format_snapshot *s);
 typedef int format_bitmap_fn(void *data, const struct format_bitmap *b);
 
+/*
+ * Host space that a driver has set aside for later use, in memory that outlives its process: who
+ * comes after a process that was killed takes it over. All zero when new. It belongs to the driver;
+ * `valid` is 0 while it is changed, so a process that dies in between leaves nothing.
+ */
+enum { FORMAT_SPARE_RUNS = 120 };
+struct format_spare {
+	_Atomic uint32_t valid;
+	uint32_t n;
+	uint64_t dev, ino; /* of the file */
+	uint64_t sum;	   /* over all but itself and valid */
+	struct format_spare_run {
+		uint64_t first, n;
+		uint64_t fresh;
+	} runs[FORMAT_SPARE_RUNS];
+};
+
 struct format {
 	const char *name;
 	const char *description;
@@ -233,6 +250,18 @@ struct format {
 	 * bytes free for reuse. Nothing depends on how soon. NULL: never asked for.
 	 */
 	void (*settle)(struct image *img);
+	/*
+	 * Nothing much has happened for some seconds: gives unused reservations back, and flushes
+	 * if there were any. Called with io_lock shared, again and again; the driver knows what it
+	 * did since the last call. NULL: nothing to do.
+	 */
+	int (*idle)(struct image *img);
+	/*
+	 * Takes over what the driver of a process that was killed has noted in `spare`, and notes
+	 * there what is set aside from now on, until finish(). Called once, after open_write() and
+	 * before the first write; the memory outlives the image. NULL: nothing to note.
+	 */
+	void (*keep)(struct image *img, struct format_spare *spare);
 	/* Orderly end of a writable image, before close: gives unused reservations back, flushes.
 	 * NULL: flush. */
 	int (*finish)(struct image *img);

@@ -33,6 +33,7 @@ void qcow2_free_later(struct qcow2 *q, const struct qcow2_runs *runs)
 		return;
 	mutex_lock(&q->alloc_lock);
 	qcow2_free_append(&q->replaced, runs);
+	q->pool.used = true;
 	crowded = q->replaced.n > QCOW2_REPLACED_MAX;
 	mutex_unlock(&q->alloc_lock);
 	/* Should it fail, they go on waiting */
@@ -90,6 +91,18 @@ void qcow2_settle(struct image *img)
 		qcow2_refcount_lower(q, &runs.at[i]);
 	mutex_unlock(&q->refcount_lock);
 	qcow2_runs_done(&runs);
+}
+
+int qcow2_idle(struct image *img)
+{
+	struct qcow2 *q = qcow2_of(img);
+	int r;
+
+	if (!qcow2_reserve_unused(q))
+		return 0;
+	/* What was replaced is free then, too */
+	r = qcow2_flush(img);
+	return r < 0 ? r : qcow2_reserve_end(q);
 }
 
 int qcow2_finish(struct image *img)

@@ -323,11 +323,11 @@ int qcow2_refcount_lower(struct qcow2 *q, const struct qcow2_run *run)
 	return error;
 }
 
-int qcow2_refcount_in_use(struct qcow2 *q, uint64_t first, uint64_t n)
+int qcow2_refcount_within(struct qcow2 *q, const struct qcow2_run *run, uint64_t min, uint64_t max)
 {
 	struct qcow2_piece p;
 
-	for (uint64_t at = first; at < first + n; at = p.first + p.n) {
+	for (uint64_t at = run->first; at < run->first + run->n; at = p.first + p.n) {
 		uint64_t index = at >> qcow2_block_bits(q), end;
 		int r;
 
@@ -336,10 +336,13 @@ int qcow2_refcount_in_use(struct qcow2 *q, uint64_t first, uint64_t n)
 		r = qcow2_piece_read(q, at, &p);
 		if (r < 0)
 			return r;
-		end = min_u64(first + n, p.first + p.n);
-		for (uint64_t i = at; i < end; i++)
-			if (qcow2_refcount_get(q, p.bytes, i - p.first) == 0)
+		end = min_u64(run->first + run->n, p.first + p.n);
+		for (uint64_t i = at; i < end; i++) {
+			uint64_t v = qcow2_refcount_get(q, p.bytes, i - p.first);
+
+			if (v < min || v > max)
 				return false;
+		}
 	}
 	return true;
 }

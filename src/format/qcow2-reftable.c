@@ -59,8 +59,9 @@ static int qcow2_reftable_check_counted(struct qcow2 *q, struct diag *diag)
 	};
 
 	for (size_t i = 0; i < ARRAY_SIZE(tables); i++) {
-		int r = qcow2_refcount_in_use(q, tables[i].off >> q->cluster_bits,
-					      div_round_up(tables[i].bytes, q->cluster_size));
+		struct qcow2_run run = {.first = tables[i].off >> q->cluster_bits,
+					.n = div_round_up(tables[i].bytes, q->cluster_size)};
+		int r = qcow2_refcount_within(q, &run, 1, UINT64_MAX);
 
 		if (r < 0)
 			return diag_errno(diag, r, "%s: cannot read the refcounts", q->img->name);

@@ -16,6 +16,9 @@
  * nothing more, and a first write need not make its cluster durable before the entry that names it.
  * Only space that was given back after somebody may have written to it is not fresh.
  *
+ * What nobody takes for some seconds is given back. What a killed process had in its pool its
+ * successor takes over (qcow2-spare.c), so that only what was "out" is leaked.
+ *
  * The thread that takes the pool below a quarter fills it again while others take what is left.
  */
 
@@ -110,6 +113,7 @@ static void qcow2_pool_put(struct qcow2 *q, const struct qcow2_run *run) REQUIRE
 	/* Out of memory: it is leaked */
 	if (qcow2_runs_merge(&q->pool.runs, run) == 0)
 		q->pool.clusters += run->n;
+	qcow2_spare_note(q);
 }
 
 /* How much to reserve: more where the last batch did not last, so that who writes little leaks
@@ -183,6 +187,9 @@ static struct qcow2_run qcow2_pool_cut(struct qcow2 *q, uint64_t n) REQUIRES(q->
 	if (best->n == 0)
 		*best = runs->at[--runs->n];
 	q->pool.clusters -= cut.n;
+	q->pool.used = true;
+	/* Before anybody can name it */
+	qcow2_spare_note(q);
 	return cut;
 }
 
@@ -232,6 +239,17 @@ int qcow2_reserve_take_zeroed(struct qcow2 *q, uint64_t *ret_cluster)
 	return r;
 }
 
+bool qcow2_reserve_unused(struct qcow2 *q)
+{
+	bool unused;
+
+	mutex_lock(&q->alloc_lock);
+	unused = !q->pool.used && !q->pool.refilling && (q->pool.clusters > 0 || q->replaced.n > 0);
+	q->pool.used = false;
+	mutex_unlock(&q->alloc_lock);
+	return unused;
+}
+
 /* Cuts off clusters at the end of the file that were reserved and never used. */
 static void qcow2_reserve_trim(struct qcow2 *q, const struct qcow2_runs *runs)
 	REQUIRES(q->refcount_lock)
@@ -250,8 +268,11 @@ static void qcow2_reserve_trim(struct qcow2 *q, const struct qcow2_runs *runs)
 		i = SIZE_MAX; /* one before it may end there now: from the start */
 	}
 	/* A file that stays longer is only that */
-	if (end < size && store_resize(q->img->store, end) == 0)
+	if (end < size && store_resize(q->img->store, end) == 0) {
 		q->durable_end = 0;
+		/* Only zeroes stood behind it, so only these come back, with the power too */
+		q->fresh_from = min_u64(q->fresh_from, end >> q->cluster_bits);
+	}
 	atomic_store(&q->store_end, 0);
 }
 
@@ -263,6 +284,7 @@ int qcow2_reserve_end(struct qcow2 *q)
 	runs = q->pool.runs;
 	q->pool.runs = (struct qcow2_runs){0};
 	q->pool.clusters = 0;
+	qcow2_spare_note(q);
 	mutex_unlock(&q->alloc_lock);
 
 	mutex_lock(&q->refcount_lock);

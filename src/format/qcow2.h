@@ -13,6 +13,7 @@
  *   qcow2-refcount.c  refcounts: raise, lower, find what is free
  *   qcow2-reftable.c  the table of refcount blocks: load, new blocks, growth
  *   qcow2-reserve.c   host clusters whose refcount is raised ahead of their use
+ *   qcow2-spare.c     what is reserved outlives the process
  *   qcow2-table.c     new and copied L2 tables
  *   qcow2-alloc.c     space for guest bytes
  *   qcow2-link.c      publishing it
@@ -121,6 +122,7 @@ struct qcow2_pool {
 	uint64_t batch;	      /* clusters of the last refill */
 	time_t filled;	      /* when it began, by the monotonic clock */
 	bool refilling;	      /* a thread is at it */
+	bool used;	      /* since qcow2_idle() looked */
 	struct cond refilled; /* it is done, well or not */
 };
 
@@ -182,6 +184,8 @@ struct qcow2 {
 	uint64_t batch_min, batch_max; /* clusters to reserve at once. Constant after open_write */
 	struct mutex alloc_lock;
 	struct qcow2_pool pool GUARDED_BY(alloc_lock);
+	struct format_spare *spare GUARDED_BY(alloc_lock); /* says what is in the pool; or NULL */
+	uint64_t dev, ino;				   /* with spare */
 	/* A cluster stands here once for every reference that is gone */
 	struct qcow2_runs replaced GUARDED_BY(alloc_lock); /* since the last flush began */
 	struct qcow2_runs settled GUARDED_BY(alloc_lock); /* a flush came after: lower when alone */
@@ -248,8 +252,9 @@ int qcow2_refcount_claim(struct qcow2 *q, uint64_t most, struct qcow2_run *ret)
 int qcow2_refcount_harden(struct qcow2 *q, const struct qcow2_run *run) REQUIRES(q->refcount_lock);
 /* One reference to each is gone. Goes on behind an error: what is not lowered is leaked. */
 int qcow2_refcount_lower(struct qcow2 *q, const struct qcow2_run *run) REQUIRES(q->refcount_lock);
-/* True where each has a refcount of 1 or more; -EUCLEAN or -EIO where that cannot be read. */
-int qcow2_refcount_in_use(struct qcow2 *q, uint64_t first, uint64_t n) REQUIRES(q->refcount_lock);
+/* True where each has a refcount of min to max; -EUCLEAN or -EIO where that cannot be read. */
+int qcow2_refcount_within(struct qcow2 *q, const struct qcow2_run *run, uint64_t min, uint64_t max)
+	REQUIRES(q->refcount_lock);
 /* Refcount i of a block, or of a part of one. */
 uint64_t qcow2_refcount_get(const struct qcow2 *q, const uint8_t *bytes, uint64_t i);
 void qcow2_refcount_put(const struct qcow2 *q, uint8_t *bytes, uint64_t i, uint64_t v);
@@ -277,8 +282,15 @@ void qcow2_reserve_give(struct qcow2 *q, const struct qcow2_run *run) EXCLUDES(q
 /* One cluster that is all zeroes on stable storage. */
 int qcow2_reserve_take_zeroed(struct qcow2 *q, uint64_t *ret_cluster)
 	EXCLUDES(q->alloc_lock, q->refcount_lock);
-/* Lowers all that is reserved and cuts the file where that was at its end. The caller is alone. */
+/* Lowers all that is reserved, cuts the file where that was at its end, and flushes. */
 int qcow2_reserve_end(struct qcow2 *q) EXCLUDES(q->alloc_lock, q->refcount_lock);
+/* True where something is reserved that nobody has taken from since the last call. */
+bool qcow2_reserve_unused(struct qcow2 *q) EXCLUDES(q->alloc_lock);
+
+/* qcow2-spare.c */
+void qcow2_keep(struct image *img, struct format_spare *spare);
+/* The pool has changed. Nobody has used what was taken from it. */
+void qcow2_spare_note(struct qcow2 *q) REQUIRES(q->alloc_lock);
 
 /* qcow2-table.c: an L2 table of its own for the guest offset. */
 int qcow2_table_ensure(struct qcow2 *q, uint64_t off) EXCLUDES(q->table_lock);
@@ -312,6 +324,7 @@ bool qcow2_link_untouched(int error);
 void qcow2_free_later(struct qcow2 *q, const struct qcow2_runs *runs) EXCLUDES(q->alloc_lock);
 int qcow2_flush(struct image *img);
 void qcow2_settle(struct image *img);
+int qcow2_idle(struct image *img);
 int qcow2_finish(struct image *img);
 
 /* qcow2-unmap.c */

@@ -85,6 +85,13 @@ struct image *image_backing(struct image *img);
 int image_read(struct image *img, void *buf, size_t len, uint64_t off);
 int image_write(struct image *img, const void *buf, size_t len, uint64_t off);
 int image_flush(struct image *img);
+/* To be called every few seconds: what was set aside for writes, and was not used since the last
+ * call, is given back. */
+int image_idle(struct image *img);
+/* Once, before the first write: goes on with what a process that was killed had set aside, and
+ * notes there what is set aside from now on. The memory is zero at first, and outlives the image.
+ */
+void image_keep(struct image *img, struct format_spare *spare);
 /* Reads as zeroes afterwards, always; gives host space back with options.discard. */
 int image_discard(struct image *img, uint64_t off, uint64_t len);
 /* Reads as zeroes afterwards. */

@@ -294,6 +294,25 @@ int image_write(struct image *img, const void *buf, size_t len, uint64_t off)
 	return r;
 }
 
+int image_idle(struct image *img)
+{
+	int r;
+
+	if (img->read_only || !img->format->idle)
+		return 0;
+	rwlock_read(&img->core->io_lock);
+	r = img->format->idle(img);
+	rwlock_unread(&img->core->io_lock);
+	image_settle(img);
+	return r;
+}
+
+void image_keep(struct image *img, struct format_spare *spare)
+{
+	if (!img->read_only && img->format->keep)
+		img->format->keep(img, spare);
+}
+
 static int image_flush_stores(struct image *img)
 {
 	int r = img->data != img->store ? store_flush(img->data) : 0;

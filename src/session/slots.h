@@ -37,6 +37,7 @@
 enum {
 	SLOTS_MAX = 64,
 	SLOTS_NODES_MAX = 3, /* node attributes kept: disk, status file, directory */
+	SLOTS_KEPT_MAX = 3072,
 	SLOT_PAGE = 4096,
 	SLOT_DATA_MAX = 1 << 20, /* largest WRITE payload */
 	SLOT_REPLY_MAX = 256,	 /* largest answer of a request that changes something */
@@ -88,6 +89,9 @@ struct slots_head {
 	/* The worker's, under a lock of its own: there is only one worker at a time, and a SETATTR
 	 * that died half-way is executed again */
 	struct slots_attr attr[SLOTS_NODES_MAX];
+	/* What the image's driver wants its successor to know; zero at first, and when it has
+	 * closed the image in order */
+	_Alignas(8) uint8_t kept[SLOTS_KEPT_MAX];
 };
 
 enum {

@@ -15,6 +15,7 @@
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
+#include <syslog.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -27,6 +28,8 @@
 #include "session/channel.h"
 #include "worker/opener.h"
 #include "worker/sandbox.h"
+
+enum { WORKER_IDLE_MS = 5000 };
 
 enum worker_exit {
 	WORKER_EXIT_DONE = 0,	  /* all is on stable storage */
@@ -42,6 +45,7 @@ struct worker {
 	struct opener opener;
 	struct image *image;
 	struct serve *serve;
+	struct slots slots; /* until this process ends: closing the image writes there */
 	struct mutex log_lock;
 	struct rate log_rate GUARDED_BY(log_lock);
 };
@@ -177,6 +181,10 @@ static int worker_serve(struct worker *w, int *fds, struct diag *diag)
 	if (n < 2)
 		return diag_set(diag, -EPROTO, "the supervisor sent too few descriptors");
 	options.slots_fd = fds[0];
+	r = slots_map(fds[0], &w->slots, diag);
+	if (r < 0)
+		return r;
+	image_keep(w->image, (struct format_spare *)w->slots.head->kept);
 	options.thread_fds = fds + 1;
 	options.n = (unsigned)n - 1;
 	r = serve_start(&options, &w->serve, diag);
@@ -187,6 +195,27 @@ static int worker_serve(struct worker *w, int *fds, struct diag *diag)
 	return 0;
 }
 
+_Static_assert(sizeof(struct format_spare) <= SLOTS_KEPT_MAX, "the image's note is kept");
+
+/* Until one of them is ready. Meanwhile the image may tidy up. */
+static int worker_poll(struct worker *w, struct pollfd *p, nfds_t n)
+{
+	int r = 0;
+
+	for (;;) {
+		int ready = poll(p, n, r < 0 ? -1 : WORKER_IDLE_MS);
+
+		if (ready > 0)
+			return 0;
+		if (ready < 0 && errno != EINTR)
+			return -errno;
+		if (ready == 0)
+			r = image_idle(w->image);
+		if (ready == 0 && r < 0)
+			worker_log(w, LOG_ERR, r, UINT64_MAX, "flushing the idle image");
+	}
+}
+
 /* Until told to stop, or the connection ends (both 0), or the supervisor is gone (-EPIPE). */
 static int worker_wait(struct worker *w)
 {
@@ -195,9 +224,10 @@ static int worker_wait(struct worker *w)
 		{.fd = serve_ended_fd(w->serve), .events = POLLIN},
 	};
 
-	while (poll(p, ARRAY_SIZE(p), -1) < 0)
-		if (errno != EINTR)
-			return -errno;
+	int r = worker_poll(w, p, ARRAY_SIZE(p));
+
+	if (r < 0)
+		return r;
 	if (p[0].revents) {
 		struct channel_msg msg;
 		int fds[CHANNEL_FDS_MAX];
