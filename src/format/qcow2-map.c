@@ -25,8 +25,9 @@ bool qcow2_beyond_end(struct qcow2 *q, uint64_t host_off)
 
 	if (host_off < end)
 		return false;
+	/* A host that does not say is not a damaged image; who reads there will see */
 	if (store_size(q->img->store, &end) < 0)
-		return true;
+		return false;
 	atomic_store_explicit(&q->store_end, end, memory_order_relaxed);
 	return host_off >= end;
 }
