@@ -7,7 +7,7 @@
 #include "base/checked.h"
 #include "base/thread.h"
 
-enum { FAULT_OPS = 9 };
+enum { FAULT_OPS = 9, FAULT_SECTOR = 512 };
 
 struct fault_armed {
 	struct fault_rule rule;
@@ -48,6 +48,14 @@ static bool fault_due(struct fault_armed *armed)
 	return n >= rule->skip && (rule->times == 0 || n - rule->skip < rule->times);
 }
 
+/* A disk writes a sector or does not. */
+static uint64_t fault_half(uint64_t off, uint64_t len)
+{
+	uint64_t end = round_down(off + len / 2, FAULT_SECTOR);
+
+	return end > off ? end - off : 0;
+}
+
 /* 0, or the error of a call; *len is then what is to be done of it before it fails. */
 static int fault_check(struct fault *f, enum fault_op op, uint64_t off, uint64_t *len)
 {
@@ -64,7 +72,7 @@ static int fault_check(struct fault *f, enum fault_op op, uint64_t off, uint64_t
 	if (hit) {
 		f->failures++;
 		error = hit->error;
-		half = hit->half ? *len / 2 : 0;
+		half = hit->half ? fault_half(off, *len) : 0;
 	}
 	mutex_unlock(&f->lock);
 	if (error)

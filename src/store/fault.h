@@ -37,7 +37,8 @@ struct fault_rule {
 	uint64_t skip;	   /* this many matching calls still succeed */
 	uint64_t times;	   /* then this many fail; 0: all that follow */
 	int error;	   /* negative errno */
-	bool half; /* the first half of the range is done, then it fails (not flush, resize, ...) */
+	bool half; /* the first half of the range is done, up to a boundary of sectors, then it
+		      fails (not flush, resize, ...) */
 };
 
 enum { FAULT_RULES_MAX = 16 };

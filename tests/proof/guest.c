@@ -227,6 +227,10 @@ bool guest_accepts(struct guest *g, struct image *img, size_t k, char *why, size
 	}
 	if (!guest_accepts_size(g, size, k, guest_durable(g, k))) {
 		snprintf(why, why_size, "the disk has %llu bytes", (unsigned long long)size);
+		for (struct guest_content *c = g->size; c; c = c->older)
+			fprintf(stderr, "size %lu asked %zu answered %zd\n", c->size, c->asked,
+				c->answered);
+		fprintf(stderr, "durable %zu\n", guest_durable(g, k));
 		return false;
 	}
 	for (uint64_t off = 0; off < end; off += GUEST_SECTOR) {

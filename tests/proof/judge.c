@@ -58,7 +58,7 @@ static void trial_begin(struct trial *t, uint64_t seed)
 	tally.trials++;
 }
 
-void trial_start(struct trial *t, const struct scene *scene, uint64_t seed)
+void trial_prepare(struct trial *t, const struct scene *scene, uint64_t seed)
 {
 	*t = (struct trial){.name = scene->kind->name};
 	stack_start(&t->stack, scene);
@@ -68,6 +68,11 @@ void trial_start(struct trial *t, const struct scene *scene, uint64_t seed)
 	guest_init(&t->guest, t->stack.journal, t->stack.img, WORK_AREA);
 	assert_int_equal(stack_close(&t->stack), 0);
 	trial_begin(t, seed);
+}
+
+void trial_start(struct trial *t, const struct scene *scene, uint64_t seed)
+{
+	trial_prepare(t, scene, seed);
 	stack_open(&t->stack, false);
 }
 
@@ -219,7 +224,7 @@ static void judge_again(struct trial *t, struct stack *after, uint64_t seed)
 		if (work_step(&again.work) < 0)
 			fail_msg("%s: request %d afterwards failed", s->where, i);
 	for (int i = 0; i < JUDGE_STEPS; i++)
-		trial_judge_random(&again, &seed);
+		trial_judge_random(&again, journal_length(s->journal), &seed);
 	trial_done(&again);
 	tally.cut_again++;
 }
@@ -253,12 +258,28 @@ void trial_judge(struct trial *t, size_t k, enum journal_loss loss, uint64_t see
 	stack_done(&after);
 }
 
-void trial_judge_random(struct trial *t, uint64_t *seed)
+void trial_judge_now(struct trial *t)
+{
+	struct check check;
+	uint64_t leaks;
+
+	tally.states++;
+	judge_tables(t, &t->stack, &check);
+	leaks = judge_all_leaks(&t->stack);
+	if (tally.states % JUDGE_QEMU == 0 && !check.marked_dirty)
+		judge_by_qemu(&t->stack);
+	stack_open(&t->stack, false);
+	trial_verify(t);
+	judge_going_on(t, &t->stack, leaks, t->seed);
+	stack_close(&t->stack);
+}
+
+void trial_judge_random(struct trial *t, size_t n, uint64_t *seed)
 {
 	static const enum journal_loss losses[] = {JOURNAL_TORN, JOURNAL_DROP, JOURNAL_TORN,
 						   JOURNAL_LOSE};
 	struct journal *j = t->stack.journal;
-	size_t n = journal_length(j), k = (size_t)(random_next(seed) % (n + 1));
+	size_t k = (size_t)(random_next(seed) % (n + 1));
 
 	/* Just before a flush most is in flight */
 	if (random_next(seed) % 2)

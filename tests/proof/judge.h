@@ -34,8 +34,10 @@ struct tally {
 extern struct tally tally;
 void tally_print(const char *what);
 
-/* Opens a copy of the scene. */
+/* A copy of the scene, opened. */
 void trial_start(struct trial *t, const struct scene *scene, uint64_t seed);
+/* ... not opened yet. */
+void trial_prepare(struct trial *t, const struct scene *scene, uint64_t seed);
 /* Closes it in order where it is open. */
 void trial_done(struct trial *t);
 
@@ -44,8 +46,10 @@ void trial_verify(struct trial *t);
 
 /* Judges the state that a cut after k records leaves. */
 void trial_judge(struct trial *t, size_t k, enum journal_loss loss, uint64_t seed);
-/* A cut at random, one in two where most is in flight. */
-void trial_judge_random(struct trial *t, uint64_t *seed);
+/* A cut at random in the first n records, one in two where most is in flight. */
+void trial_judge_random(struct trial *t, size_t n, uint64_t *seed);
+/* Its disks as they are, the image closed: no corruption, the disk is right, and work goes on. */
+void trial_judge_now(struct trial *t);
 
 /* The seeds [*from, *to) of a test: `quick` of them, `thorough` with FUSEIMG_LONG in the
  * environment; FUSEIMG_PROOF_SEEDS=A-B says exactly which. */

@@ -2,11 +2,13 @@
 #include "lend.h"
 
 #include <assert.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 
 struct lend {
 	struct store store;
 	struct store *inner;
+	_Atomic int lost; /* what the first flush that failed said */
 };
 
 static struct store *lend_inner(struct store *s)
@@ -29,14 +31,32 @@ static int lend_write(struct store *s, const void *buf, size_t len, uint64_t off
 	return store_write(lend_inner(s), buf, len, off);
 }
 
-static int lend_write_durable(struct store *s, const void *buf, size_t len, uint64_t off)
-{
-	return store_write_durable(lend_inner(s), buf, len, off);
-}
-
 static int lend_flush(struct store *s)
 {
-	return store_flush(lend_inner(s));
+	struct lend *lend = (struct lend *)s;
+	int r = atomic_load(&lend->lost);
+
+	if (r < 0)
+		return r;
+	r = store_flush(lend->inner);
+	if (r < 0)
+		atomic_store(&lend->lost, r);
+	return r;
+}
+
+static int lend_write_durable(struct store *s, const void *buf, size_t len, uint64_t off)
+{
+	struct lend *lend = (struct lend *)s;
+	int r = store_write(lend->inner, buf, len, off);
+
+	if (r == 0)
+		r = atomic_load(&lend->lost);
+	if (r < 0)
+		return r;
+	r = store_write_durable(lend->inner, buf, len, off);
+	if (r < 0)
+		atomic_store(&lend->lost, r);
+	return r;
 }
 
 static int lend_discard(struct store *s, uint64_t off, uint64_t len)
@@ -93,4 +113,10 @@ struct store *lend_new(struct store *inner, bool read_only)
 	lend->store.fixed_size = inner->fixed_size;
 	lend->inner = inner;
 	return &lend->store;
+}
+
+int lend_lost(struct store *s)
+{
+	assert(s->ops == &lend_ops);
+	return atomic_load(&((struct lend *)s)->lost);
 }

@@ -4,13 +4,17 @@
 
 /*
  * A store for somebody who closes what he was given, while the owner needs it longer: an image is
- * opened, closed and opened again on the same disk. What a store learns of itself during one life
- * (a failed flush) is forgotten with it, as when a file is opened anew.
+ * opened, closed and opened again on the same disk.
+ *
+ * It does what file.c does about flushes that failed: until it is closed all later ones fail, too.
+ * So a fault that happens once to a flush is one that the image is told of for the rest of a life.
  */
 
 #include "store/store.h"
 
 /* inner must live longer. */
 struct store *lend_new(struct store *inner, bool read_only);
+/* What its first flush that failed said, or 0. */
+int lend_lost(struct store *s);
 
 #endif

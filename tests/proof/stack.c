@@ -159,6 +159,13 @@ void stack_open(struct stack *s, bool read_only)
 		fail_msg("%s: %s", s->where, diag.text);
 }
 
+bool stack_lost(struct stack *s)
+{
+	struct image *img = s->img;
+
+	return img && (lend_lost(img->store) < 0 || lend_lost(img->data) < 0);
+}
+
 int stack_close(struct stack *s)
 {
 	int r = image_close(s->img);

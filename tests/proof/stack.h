@@ -77,6 +77,8 @@ void stack_done(struct stack *s);
 /* 0 or image_open()'s error and sentence. */
 int stack_try_open(struct stack *s, bool read_only, struct diag *diag);
 void stack_open(struct stack *s, bool read_only);
+/* Has a flush failed since it was opened? */
+bool stack_lost(struct stack *s);
 /* image_close()'s result. */
 int stack_close(struct stack *s);
 /* The image is gone, as by SIGKILL: what the host was given stays. */

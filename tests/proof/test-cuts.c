@@ -34,7 +34,7 @@ static void prove(const struct kind *kind, uint64_t from, uint64_t to)
 		trial_start(&t, &scene, seed);
 		live(&t);
 		for (int i = 0; i < CUTS; i++)
-			trial_judge_random(&t, &cuts);
+			trial_judge_random(&t, journal_length(t.stack.journal), &cuts);
 		trial_judge(&t, journal_length(t.stack.journal), JOURNAL_KEEP, 0);
 		trial_done(&t);
 	}

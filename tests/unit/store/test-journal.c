@@ -499,16 +499,19 @@ static void test_half_a_write(void **state)
 	_cleanup_journal_ struct journal *j = journal_new();
 	_cleanup_store_ struct store *s = NULL, *after = NULL;
 
-	assert_int_equal(store_fault_new(attach(j, SECTOR), &s), 0);
-	assert_int_equal(
-		store_fault_add(
-			s, &(struct fault_rule){.ops = FAULT_WRITE, .error = -EIO, .half = true}),
-		0);
-	assert_int_equal(store_write(s, "abcd", 4, 0), -EIO);
-	assert_int_equal(journal_at(j, 0)->len, 2);
-	after = cut(j, 0, 1, JOURNAL_KEEP, 0);
-	assert_int_equal(char_at(after, 1), 'b');
-	assert_int_equal(char_at(after, 2), 0);
+	assert_int_equal(store_fault_new(attach(j, 2 * SECTOR), &s), 0);
+	assert_int_equal(store_fault_add(s, &(struct fault_rule){.ops = FAULT_WRITE,
+								 .times = 1,
+								 .error = -EIO,
+								 .half = true}),
+			 0);
+	assert_int_equal(store_zero(s, 0, 1), 0);
+	assert_int_equal(store_write(s, (char[2 * SECTOR]){[0 ... 1023] = 'b'}, 2 * SECTOR, 0),
+			 -EIO);
+	assert_int_equal(journal_at(j, 1)->len, SECTOR);
+	after = cut(j, 0, 2, JOURNAL_KEEP, 0);
+	assert_int_equal(char_at(after, SECTOR - 1), 'b');
+	assert_int_equal(char_at(after, SECTOR), 0);
 }
 
 static int work(struct store *s, unsigned id)

@@ -1,0 +1,232 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+/*
+ * The host fails: each call of a life once, with each error. The request that was hit fails or does
+ * not, with that error; nothing else is lost by it, what comes later works, and the image is sound
+ * at the end, and after a power cut at any moment.
+ *
+ * A failed flush is more: what it was to write may be lost for good. So no flush succeeds from then
+ * on until the image is opened again, and nothing that was not durable before is taken for durable.
+ */
+
+#include "judge.h"
+
+#include <errno.h>
+
+#include "base/checked.h"
+
+enum {
+	STEPS = 12, /* before it is closed and opened, and after */
+	CUTS = 3,
+};
+
+struct failure {
+	unsigned disk;
+	struct fault_rule rule; /* what fails; without ops: the flush below */
+	uint64_t flush;
+};
+
+struct failing {
+	struct trial trial;
+	const struct failure *failure;
+	uint64_t calls[SCENE_DISKS][9]; /* by kind */
+	size_t end; /* records before it was closed after a failed flush; what comes then builds on
+		       what the host has forgotten to write */
+	unsigned failed;
+};
+
+/* A request has failed: it must be by that failure. */
+static void expect(struct failing *f, int r, bool lost)
+{
+	const struct failure *failure = f->failure;
+
+	f->failed++;
+	if (!failure)
+		fail_msg("%s: a request failed with %d", f->trial.stack.where, r);
+	if (r != (failure->rule.ops ? failure->rule.error : -EIO) && !(lost && r == -EIO))
+		fail_msg("%s: a request failed with %d", f->trial.stack.where, r);
+	if (f->failed > 1 && !lost)
+		fail_msg("%s: more than one request failed", f->trial.stack.where);
+}
+
+static void work(struct failing *f)
+{
+	struct stack *s = &f->trial.stack;
+
+	for (int i = 0; i < STEPS; i++) {
+		int r = work_step(&f->trial.work);
+
+		if (r < 0)
+			expect(f, r, stack_lost(s));
+	}
+	/* Else reading it all would be what fails */
+	if (f->failed > 0)
+		trial_verify(&f->trial);
+	if (work_flush(&f->trial.work) == 0 && stack_lost(s))
+		fail_msg("%s: a flush succeeds after one that failed", s->where);
+}
+
+static void open_image(struct failing *f)
+{
+	struct stack *s = &f->trial.stack;
+	struct diag diag = {0};
+	int r = stack_try_open(s, false, &diag);
+
+	if (r == 0)
+		return;
+	expect(f, r, true);
+	if (!diag.text[0])
+		fail_msg("%s: opening fails without a word", s->where);
+	stack_open(s, false);
+}
+
+static void close_image(struct failing *f)
+{
+	struct stack *s = &f->trial.stack;
+	bool lost = stack_lost(s);
+	int r = work_close(&f->trial.work);
+
+	if (r < 0)
+		expect(f, r, true);
+	else if (lost)
+		fail_msg("%s: closed in order after a failed flush", s->where);
+	if (r < 0 && f->end == SIZE_MAX && (!f->failure->rule.ops || lost))
+		f->end = journal_length(s->journal);
+}
+
+static void arm(struct failing *f)
+{
+	const struct failure *failure = f->failure;
+	struct stack *s = &f->trial.stack;
+
+	if (failure && failure->rule.ops)
+		assert_int_equal(store_fault_add(s->disks[failure->disk], &failure->rule), 0);
+	else if (failure)
+		journal_fail_flush(s->journal, failure->flush);
+}
+
+static void count(struct failing *f)
+{
+	for (int i = 0; i < SCENE_DISKS; i++)
+		for (unsigned op = 0; op < 9 && f->trial.stack.disks[i]; op++)
+			f->calls[i][op] = store_fault_calls(f->trial.stack.disks[i], 1u << op);
+}
+
+/* One life, in which that happens; NULL: nothing. */
+static void live(struct failing *f, const struct scene *scene, uint64_t seed,
+		 const struct failure *failure)
+{
+	struct trial *t = &f->trial;
+	uint64_t cuts = seed + 1;
+
+	*f = (struct failing){.failure = failure, .end = SIZE_MAX};
+	trial_prepare(t, scene, seed);
+	if (failure)
+		snprintf(t->stack.where, sizeof(t->stack.where),
+			 "%s, seed %llu, disk %u, failure %d of kinds 0x%x%s after %llu",
+			 scene->kind->name, (unsigned long long)seed, failure->disk,
+			 failure->rule.error, failure->rule.ops, failure->rule.half ? ", half" : "",
+			 (unsigned long long)(failure->rule.skip + failure->flush));
+	arm(f);
+	open_image(f);
+	work(f);
+	close_image(f);
+	if (f->end == SIZE_MAX) {
+		open_image(f);
+		work(f);
+		close_image(f);
+	}
+	count(f);
+	for (int i = 0; i < SCENE_DISKS; i++)
+		if (t->stack.disks[i])
+			store_fault_clear(t->stack.disks[i]);
+	f->end = min_u64(f->end, journal_length(t->stack.journal));
+	trial_judge_now(t);
+	for (int i = 0; i < CUTS; i++)
+		trial_judge_random(t, f->end, &cuts);
+	trial_done(t);
+}
+
+struct plan {
+	const struct scene *scene;
+	uint64_t seed, stride;
+	struct failing calm; /* the life without a failure */
+};
+
+/* Each call of a kind on a disk, or one in `stride` of them. */
+static void fail_each(struct plan *p, unsigned disk, unsigned op, int error, bool half)
+{
+	for (uint64_t n = p->seed % p->stride; n < p->calm.calls[disk][op]; n += p->stride) {
+		struct failure failure = {
+			.disk = disk,
+			.rule = {.ops = 1u << op,
+				 .skip = n,
+				 .times = 1,
+				 .error = error,
+				 .half = half},
+		};
+		struct failing f;
+
+		live(&f, p->scene, p->seed, &failure);
+	}
+}
+
+static void fail_each_flush(struct plan *p)
+{
+	uint64_t flushes = 0;
+
+	for (int disk = 0; disk < SCENE_DISKS; disk++)
+		flushes += p->calm.calls[disk][__builtin_ctz(FAULT_FLUSH)];
+	for (uint64_t n = p->seed % p->stride; n < flushes; n += p->stride) {
+		struct failure failure = {.flush = n};
+		struct failing f;
+
+		live(&f, p->scene, p->seed, &failure);
+	}
+}
+
+static void prove(const struct kind *kind, uint64_t from, uint64_t to)
+{
+	static const unsigned grows = FAULT_WRITE | FAULT_ZERO | FAULT_ALLOCATE | FAULT_RESIZE;
+	struct scene scene;
+
+	print_message("%s\n", kind->name);
+	scene_make(&scene, kind);
+	for (uint64_t seed = from; seed < to; seed++) {
+		struct plan p = {.scene = &scene, .seed = seed, .stride = to - from > 1 ? 5 : 29};
+
+		live(&p.calm, &scene, seed, NULL);
+		for (unsigned disk = 0; disk < SCENE_DISKS; disk++)
+			for (unsigned op = 0; op < 9; op++) {
+				fail_each(&p, disk, op, -EIO, false);
+				if (1u << op & grows)
+					fail_each(&p, disk, op, -ENOSPC, false);
+				if (1u << op & (FAULT_WRITE | FAULT_ZERO))
+					fail_each(&p, disk, op, -EIO, true);
+			}
+		fail_each_flush(&p);
+	}
+	scene_done(&scene);
+}
+
+static void test_failures(void **state)
+{
+	uint64_t from, to;
+
+	if (!harness_have_qemu())
+		skip();
+	trial_seeds(1, 5, &from, &to);
+	for (size_t i = 0; i < n_kinds; i++)
+		if (trial_wants(&kinds[i]))
+			prove(&kinds[i], from, to);
+	tally_print("failures");
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test_setup_teardown(test_failures, harness_setup, harness_teardown),
+	};
+
+	return cmocka_run_group_tests_name("proof/failures", tests, NULL, NULL);
+}
