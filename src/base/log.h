@@ -4,8 +4,8 @@
 
 /*
  * One line to where the process' messages go: standard error while a person looks at it, syslog
- * once the process is a daemon. Only service/ and cli/ log; every other layer returns a struct
- * diag.
+ * once the process is a daemon, the kernel's log where there is no other yet. Only service/ and
+ * cli/ log; every other layer returns a struct diag.
  */
 
 #include <stdbool.h>
@@ -13,6 +13,7 @@
 enum log_target {
 	LOG_TO_STDERR, /* "fuseimg: text" */
 	LOG_TO_SYSLOG,
+	LOG_TO_KERNEL, /* /dev/kmsg, for programs that run before any service */
 };
 
 void log_init(const char *program, enum log_target target);

@@ -73,22 +73,31 @@ int config_file_visit(const char *path, env_file_fn f, void *data, struct diag *
 struct config_file_reading {
 	const char *path;
 	struct config *config;
+	bool early;
 };
+
+static bool config_file_needs_service(const char *key)
+{
+	return strcmp(key, "OWNER") == 0 || strcmp(key, "GROUP") == 0;
+}
 
 static int config_file_set(void *data, const struct env_file_pair *pair, struct diag *diag)
 {
 	const struct config_file_reading *reading = data;
-	int r = config_set_variable(reading->config, pair->key, pair->value, diag);
+	int r;
 
+	if (reading->early && config_file_needs_service(pair->key))
+		return 0;
+	r = config_set_variable(reading->config, pair->key, pair->value, diag);
 	if (r < 0)
 		diag_prefix(diag, "%s:%u", reading->path, pair->line);
 	return r;
 }
 
-int config_file_read(const char *path, struct config *ret, struct diag *diag)
+static int config_file_load(const char *path, bool early, struct config *ret, struct diag *diag)
 {
 	_cleanup_(config_done) struct config c = {0};
-	struct config_file_reading reading = {.path = path, .config = &c};
+	struct config_file_reading reading = {.path = path, .config = &c, .early = early};
 	int r = config_init(&c);
 
 	if (r < 0)
@@ -104,4 +113,14 @@ int config_file_read(const char *path, struct config *ret, struct diag *diag)
 	*ret = c;
 	memset(&c, 0, sizeof(c));
 	return 0;
+}
+
+int config_file_read(const char *path, struct config *ret, struct diag *diag)
+{
+	return config_file_load(path, false, ret, diag);
+}
+
+int config_file_read_early(const char *path, struct config *ret, struct diag *diag)
+{
+	return config_file_load(path, true, ret, diag);
 }

@@ -18,6 +18,10 @@
  * errno of opening and reading. */
 int config_file_read(const char *path, struct config *ret, struct diag *diag);
 
+/* The same for a program that runs before services do: whom the disk belongs to is passed over,
+ * since to look up a name may need a service. */
+int config_file_read_early(const char *path, struct config *ret, struct diag *diag);
+
 /* Calls f for each setting that counts, in the order of the file. Only the syntax was checked. */
 int config_file_visit(const char *path, env_file_fn f, void *data, struct diag *diag);
 

@@ -3,44 +3,19 @@
 
 #include <ctype.h>
 #include <errno.h>
-#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/unit-name.h"
 #include "base/utf8.h"
 
 /* Its directory in /run/fuseimg is the list of running exports (registry.h). */
 static const char instance_reserved[] = "exports";
 
-static bool instance_is_plain(const char *name, const char *p)
-{
-	if (*p == '.' && p == name)
-		return false;
-	return isascii(*p) && (isalnum((unsigned char)*p) || strchr(":_.", *p));
-}
-
-/* How long the name is in the name of a unit. */
-static size_t instance_escaped_len(const char *name)
-{
-	size_t n = 0;
-
-	for (const char *p = name; *p; p++)
-		n += instance_is_plain(name, p) ? 1 : strlen("\\xNN");
-	return n;
-}
-
 const char *instance_escape(const char *name, char dst[INSTANCE_UNIT_MAX + 1])
 {
-	size_t n = 0;
-
-	for (const char *p = name; *p && n + 4 <= INSTANCE_UNIT_MAX; p++) {
-		if (instance_is_plain(name, p))
-			dst[n++] = *p;
-		else
-			n += (size_t)sprintf(dst + n, "\\x%02x", (unsigned char)*p);
-	}
-	dst[n] = '\0';
+	unit_name_escape(name, dst, INSTANCE_UNIT_MAX + 1);
 	return dst;
 }
 
@@ -70,7 +45,7 @@ int instance_check(const char *name, struct diag *diag)
 		if (iscntrl((unsigned char)*p))
 			return diag_set(diag, -EINVAL,
 					"The name of an export has no control characters in it");
-	if (instance_escaped_len(name) > INSTANCE_UNIT_MAX)
+	if (unit_name_escape(name, NULL, 0) > INSTANCE_UNIT_MAX)
 		return diag_set(diag, -EINVAL,
 				"%.32s...: too long for the name of an export (its unit would be "
 				"longer than systemd allows)",

@@ -115,6 +115,19 @@ static void test_visit(void **state)
 	assert_int_equal(n, 2);
 }
 
+static void test_names_that_need_a_service(void **state)
+{
+	static const char text[] =
+		"IMAGE=/a\nOWNER=nobody-of-this-name\nGROUP=nor-this\nMODE=0640\n";
+	struct config c;
+
+	assert_int_equal(read_text(text, &c, NULL), -EINVAL);
+	assert_int_equal(config_file_read_early(path, &c, NULL), 0);
+	assert_false(c.has_owner || c.has_group);
+	assert_int_equal(c.mode, 0640);
+	config_done(&c);
+}
+
 static int group_setup(void **state)
 {
 	int fd = mkstemp(path);
@@ -135,6 +148,7 @@ int main(void)
 		cmocka_unit_test(test_refusals_name_file_and_line),
 		cmocka_unit_test(test_files_that_are_none),
 		cmocka_unit_test(test_visit),
+		cmocka_unit_test(test_names_that_need_a_service),
 	};
 
 	return cmocka_run_group_tests(tests, group_setup, group_teardown);
