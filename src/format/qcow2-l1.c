@@ -92,9 +92,9 @@ static int qcow2_l1_row_behind(struct qcow2 *q, uint64_t n, struct qcow2_run *re
 	uint64_t scan_from = q->scan_from, size;
 	int r;
 
-	/* Each refcount block stands among the clusters that it counts */
+	/* Else refcount blocks, which stand among the clusters that they count, are in the way */
 	if (n >= UINT64_C(1) << qcow2_block_bits(q))
-		return -EFBIG;
+		return qcow2_reftable_claim_row(q, n, ret);
 	r = store_size(q->img->store, &size);
 	if (r < 0)
 		return r;
@@ -222,15 +222,10 @@ int qcow2_l1_extend(struct qcow2 *q, uint32_t needed, struct diag *diag)
 	if (needed > q->l1_size && r == 0) {
 		r = qcow2_l1_move(q, max_u64(clusters, min_u64(now * 2, QCOW2_L1_BYTES_MAX >>
 										q->cluster_bits)));
-		if (r == -ENOSPC || r == -EFBIG)
+		if (r == -ENOSPC)
 			r = qcow2_l1_move(q, clusters);
 	}
 	if (r == 0 && needed > q->l1_needed)
 		r = qcow2_l1_load(q, needed);
-	if (r == -EFBIG)
-		return diag_set(diag, r,
-				"%s: clusters of %llu bytes are too small for an L1 table of %u "
-				"entries in one place",
-				q->img->name, (ull)q->cluster_size, needed);
 	return r < 0 ? diag_errno(diag, r, "%s: cannot make its L1 table larger", q->img->name) : 0;
 }

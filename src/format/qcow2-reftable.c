@@ -205,22 +205,22 @@ static int qcow2_reftable_write_blocks(struct qcow2 *q, uint64_t index, int n)
 	return n;
 }
 
-/* Names new blocks in the table, on disk and then in memory. */
-static int qcow2_reftable_name_blocks(struct qcow2 *q, uint64_t index, int n)
-	REQUIRES(q->refcount_lock)
+/* Names n new blocks, the first at `off` and so on every `step` bytes, in the table: on disk and
+ * then in memory. */
+static int qcow2_reftable_name_blocks(struct qcow2 *q, uint64_t index, uint64_t n, uint64_t off,
+				      uint64_t step) REQUIRES(q->refcount_lock)
 {
-	_cleanup_free_ uint64_t *disk = malloc((size_t)n * sizeof(*disk));
-	unsigned shift = qcow2_block_bits(q) + q->cluster_bits;
+	_cleanup_free_ uint64_t *disk = calloc(n, sizeof(*disk));
 	int r;
 
 	if (!disk)
 		return -ENOMEM;
-	for (int i = 0; i < n; i++)
-		be64_put(&disk[i], (index + (uint64_t)i) << shift);
-	r = store_write(q->img->store, disk, (size_t)n * sizeof(*disk),
-			q->reftable_offset + index * 8);
-	for (int i = 0; r == 0 && i < n; i++)
-		q->reftable[index + (uint64_t)i] = (index + (uint64_t)i) << shift;
+	for (uint64_t i = 0; i < n; i++)
+		be64_put(&disk[i], off + i * step);
+	q->reftable_dirty = true;
+	r = store_write(q->img->store, disk, n * sizeof(*disk), q->reftable_offset + index * 8);
+	for (uint64_t i = 0; r == 0 && i < n; i++)
+		q->reftable[index + i] = off + i * step;
 	return r;
 }
 
@@ -228,6 +228,7 @@ int qcow2_reftable_add_blocks(struct qcow2 *q, uint64_t index, uint64_t clusters
 {
 	uint64_t most = max_u64(QCOW2_NEW_BLOCKS_BYTES >> q->cluster_bits, 1);
 	uint64_t wanted = min_u64(most, div_round_up(clusters, UINT64_C(1) << qcow2_block_bits(q)));
+	unsigned shift = qcow2_block_bits(q) + q->cluster_bits;
 	int n = 1, r;
 
 	while ((uint64_t)n < wanted && index + (uint64_t)n < q->reftable_entries &&
@@ -239,7 +240,8 @@ int qcow2_reftable_add_blocks(struct qcow2 *q, uint64_t index, uint64_t clusters
 		r = store_flush(q->img->store);
 	}
 	if (r == 0)
-		r = qcow2_reftable_name_blocks(q, index, n);
+		r = qcow2_reftable_name_blocks(q, index, (uint64_t)n, index << shift,
+					       UINT64_C(1) << shift);
 	if (r < 0)
 		/* These clusters are free and no longer zeroes */
 		q->fresh_from =
@@ -254,24 +256,29 @@ struct qcow2_growth {
 	uint64_t clusters; /* blocks and table */
 };
 
-static int qcow2_growth_plan(struct qcow2 *q, struct qcow2_growth *g) REQUIRES(q->refcount_lock)
+/* From cluster `first` on, which no block counts so far: as many blocks as it takes to count
+ * themselves and n clusters behind them. */
+static int qcow2_growth_place(struct qcow2 *q, uint64_t first, uint64_t n, struct qcow2_growth *g)
+	REQUIRES(q->refcount_lock)
 {
-	uint64_t most = QCOW2_REFTABLE_BYTES_MAX / 8;
-	uint64_t table;
-
-	g->first = q->reftable_entries << qcow2_block_bits(q);
-	g->entries = min_u64(q->reftable_entries * 2, most);
-	if (g->entries == q->reftable_entries)
-		return -ENOSPC;
-	table = g->entries * 8 >> q->cluster_bits;
+	g->first = first;
 	g->n_blocks = 1;
-	while (g->n_blocks << qcow2_block_bits(q) < g->n_blocks + table)
+	while (g->n_blocks << qcow2_block_bits(q) < g->n_blocks + n)
 		g->n_blocks++;
-	g->clusters = g->n_blocks + table;
+	g->clusters = g->n_blocks + n;
 	if (!range_inside(g->first, g->clusters, q->cluster_limit))
 		return -ENOSPC;
 	return qcow2_reftable_check_free(q,
 					 &(struct qcow2_run){.first = g->first, .n = g->clusters});
+}
+
+static int qcow2_growth_plan(struct qcow2 *q, struct qcow2_growth *g) REQUIRES(q->refcount_lock)
+{
+	g->entries = min_u64(q->reftable_entries * 2, QCOW2_REFTABLE_BYTES_MAX / 8);
+	if (g->entries == q->reftable_entries)
+		return -ENOSPC;
+	return qcow2_growth_place(q, q->reftable_entries << qcow2_block_bits(q),
+				  g->entries * 8 >> q->cluster_bits, g);
 }
 
 static int qcow2_growth_write_blocks(struct qcow2 *q, const struct qcow2_growth *g)
@@ -380,4 +387,44 @@ int qcow2_reftable_grow(struct qcow2 *q)
 		return r;
 	qcow2_growth_adopt(q, &g, TAKE_PTR(table));
 	return 0;
+}
+
+/* The first entry behind the last that names a block. */
+static uint64_t qcow2_reftable_end(struct qcow2 *q) REQUIRES(q->refcount_lock)
+{
+	uint64_t end = q->reftable_entries;
+
+	while (end > 0 && !q->reftable[end - 1])
+		end--;
+	return end;
+}
+
+int qcow2_reftable_claim_row(struct qcow2 *q, uint64_t n, struct qcow2_run *ret)
+{
+	struct qcow2_growth g;
+	uint64_t index;
+	int r;
+
+	for (;;) {
+		index = qcow2_reftable_end(q);
+		r = qcow2_growth_place(q, index << qcow2_block_bits(q), n, &g);
+		if (r < 0 || index + g.n_blocks <= q->reftable_entries)
+			break;
+		/* Its own blocks go behind the table: look again */
+		r = q->reftable_lost ? -EIO : qcow2_reftable_grow(q);
+		if (r < 0)
+			break;
+	}
+	if (r < 0)
+		return r;
+	q->fresh_from = max_u64(q->fresh_from, g.first + g.clusters);
+	r = qcow2_growth_write_blocks(q, &g);
+	if (r == 0)
+		r = store_flush(q->img->store);
+	if (r == 0)
+		r = qcow2_reftable_name_blocks(q, index, g.n_blocks, g.first << q->cluster_bits,
+					       q->cluster_size);
+	if (r == 0)
+		*ret = (struct qcow2_run){.first = g.first + g.n_blocks, .n = n};
+	return r;
 }

@@ -13,6 +13,7 @@
 #include "base/checked.h"
 #include "base/cleanup.h"
 #include "base/io.h"
+#include "store/journal.h"
 
 static void write_both(struct disk *d, const char *raw, uint64_t off, size_t len, uint64_t seed)
 {
@@ -117,6 +118,83 @@ static void test_l1_moves(void **state)
 		assert_reads_as(&d, "raw");
 		disk_close(&d);
 		assert_same("raw", size);
+	}
+}
+
+static void write_at_end(struct disk *d, uint64_t size)
+{
+	static char buf[512];
+
+	memset(buf, (int)(size >> 20) | 1, sizeof(buf));
+	assert_int_equal(disk_resize(d, size), 0);
+	assert_int_equal(disk_write(d, buf, sizeof(buf), size - sizeof(buf)), 0);
+}
+
+static void assert_ends(const uint64_t *sizes, size_t n)
+{
+	for (size_t i = 0; i < n; i++)
+		sh("qemu-io -r -c 'read -P %d %llu 512' -c 'read -P 0 %llu 512' img | "
+		   "grep -c failed >fails; test $(cat fails) = 0",
+		   (uint8_t)(sizes[i] >> 20) | 1, (unsigned long long)sizes[i] - 512,
+		   (unsigned long long)sizes[i] - 1024);
+}
+
+/* An L1 table of more clusters than a refcount block counts, in a row all the same. */
+static void test_l1_long(void **state)
+{
+	static const uint64_t sizes[] = {MIB(100), MIB(600), GIB(1), GIB(5), GIB(100)};
+	static const char *const some[] = {"cluster_size=512", "cluster_size=512,refcount_bits=64",
+					   "compat=0.10,cluster_size=512",
+					   "cluster_size=1k,refcount_bits=64"};
+	struct disk d;
+
+	if (!harness_have_qemu())
+		skip();
+	for (size_t i = 0; i < ARRAY_SIZE(some); i++) {
+		print_message("%s\n", some[i]);
+		sh("rm -f img; qemu-img create -q -f qcow2 -o %s img 1M", some[i]);
+		for (size_t k = 0; k < ARRAY_SIZE(sizes); k++) {
+			disk_open(&d, "img", true);
+			write_at_end(&d, sizes[k]);
+			assert_null(d.img.damage);
+			disk_close(&d);
+			assert_check("img", false);
+		}
+		assert_ends(sizes, ARRAY_SIZE(sizes));
+	}
+}
+
+/* The power goes while such a table is made: the old size or the new one. */
+static void test_l1_long_power_cuts(void **state)
+{
+	_cleanup_journal_ struct journal *j = journal_new();
+	struct diag diag = {0};
+	struct store *store;
+	struct disk d;
+
+	if (!harness_have_qemu())
+		skip();
+	sh("qemu-img create -q -f qcow2 -o cluster_size=512,refcount_bits=64 img 100M");
+	store_load("img", &store);
+	assert_int_equal(journal_attach(j, store, &store), 0);
+	assert_int_equal(disk_open_store(&d, store, "qcow2", true, &diag), 0);
+	write_at_end(&d, MIB(300));
+	write_at_end(&d, GIB(1));
+	disk_close(&d);
+	for (size_t k = 0; k <= journal_length(j); k++) {
+		struct check check = {.repair = CHECK_ONLY};
+
+		assert_int_equal(journal_cut(j, 0, k, (enum journal_loss)(k % 4), k, &store), 0);
+		if (k % 8 == 0) {
+			store_dump(store, "after");
+			assert_check("after", true);
+		}
+		assert_int_equal(disk_open_store(&d, store, "qcow2", false, &diag), 0);
+		assert_true(d.img.size == MIB(100) || d.img.size == MIB(300) ||
+			    d.img.size == GIB(1));
+		assert_int_equal(d.img.format->check(&d.img, &check, &diag), 0);
+		assert_int_equal(check.corruptions, 0);
+		disk_close(&d);
 	}
 }
 
@@ -237,6 +315,9 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(test_shapes, harness_setup, harness_teardown),
 		cmocka_unit_test_setup_teardown(test_l1_moves, harness_setup, harness_teardown),
+		cmocka_unit_test_setup_teardown(test_l1_long, harness_setup, harness_teardown),
+		cmocka_unit_test_setup_teardown(test_l1_long_power_cuts, harness_setup,
+						harness_teardown),
 		cmocka_unit_test_setup_teardown(test_longer_backing, harness_setup,
 						harness_teardown),
 		cmocka_unit_test_setup_teardown(test_refusals, harness_setup, harness_teardown),
