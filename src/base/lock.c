@@ -212,3 +212,23 @@ int lock_image(int fd, const char *path, bool writable, struct diag *diag)
 {
 	return lock_image_wait(fd, path, writable, &(struct lock_wait){}, diag);
 }
+
+int lock_move(int from, bool was_writable, int to, const char *path, struct diag *diag)
+{
+	unsigned unshared = LOCK_PERM_WRITE | LOCK_PERM_RESIZE;
+	int r;
+
+	/* What is taken here keeps others away; that nobody else was there is known from `from` */
+	r = lock_take(to, LOCK_HELD, LOCK_PERM_READ);
+	if (r == 0)
+		r = lock_take(to, LOCK_UNSHARED, unshared);
+	if (r < 0) {
+		lock_drop(to);
+		return diag_errno(diag, r, "%s: cannot be locked", path);
+	}
+	lock_drop(from);
+	r = lock_image(to, path, !was_writable, diag);
+	if (r < 0)
+		(void)lock_image(from, path, was_writable, NULL);
+	return r;
+}

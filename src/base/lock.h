@@ -38,4 +38,10 @@ int lock_image(int fd, const char *path, bool writable, struct diag *diag);
 int lock_image_wait(int fd, const char *path, bool writable, const struct lock_wait *wait,
 		    struct diag *diag);
 
+/*
+ * Locks `to`, another open file description of the same file, in place of `from`, with no moment in
+ * between at which the file is not protected. On failure `from` is locked as it was (was_writable).
+ */
+int lock_move(int from, bool was_writable, int to, const char *path, struct diag *diag);
+
 #endif

@@ -40,7 +40,7 @@ static int mounts_dup(const char *word, char **ret)
 /* "ID PARENT MAJ:MIN ROOT POINT OPTIONS [TAG...] - TYPE SOURCE SUPER", see proc(5). */
 static int mounts_parse_line(char *line, struct mounts_entry *ret)
 {
-	char *words = strstr(line, " - "), *save = NULL, *point = NULL, *type, *source;
+	char *words = strstr(line, " - "), *save = NULL, *point = NULL, *options, *type, *source;
 	unsigned major, minor;
 	int r;
 
@@ -51,12 +51,14 @@ static int mounts_parse_line(char *line, struct mounts_entry *ret)
 	point = strtok_r(line, " ", &save);
 	for (int i = 0; point && i < 4; i++)
 		point = strtok_r(NULL, " ", &save);
+	options = point ? strtok_r(NULL, " ", &save) : NULL;
 	type = strtok_r(words, " ", &save);
 	/* The source may be the empty string: then two spaces stand side by side */
 	source = type && *save != ' ' ? strtok_r(NULL, " ", &save) : NULL;
 	if (!point || !type)
 		return -EBADMSG;
 	ret->dev = makedev(major, minor);
+	ret->read_only = options && (strcmp(options, "ro") == 0 || strncmp(options, "ro,", 3) == 0);
 	r = mounts_dup(point, &ret->point);
 	if (r >= 0)
 		r = mounts_dup(type, &ret->type);

@@ -19,6 +19,7 @@ struct mounts_entry {
 	char *point;  /* where it stands */
 	char *type;   /* "ext4", "fuse.fuseimg", ... */
 	char *source; /* "/dev/loop0", the image's path, ... */
+	bool read_only;
 };
 
 struct mounts {

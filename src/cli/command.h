@@ -36,6 +36,7 @@ struct command {
 	enum check_repair repair;
 	const char *undo;     /* file of saved metadata to put back; NULL: check */
 	const char *save_dir; /* NULL: beside the image */
+	char **argv;	      /* all of the command line */
 	const char *words[COMMAND_WORDS_MAX];
 	unsigned n_words;
 };

@@ -68,6 +68,7 @@ daemon_child(const struct supervisor_options *options, int report_fd)
 	signal(SIGPIPE, SIG_IGN);
 	mine.ready = daemon_report;
 	mine.ready_data = &report_fd;
+	mine.syslog = true;
 	r = daemon_leave_terminal();
 	if (r < 0) {
 		diag_errno(&diag, r, "Cannot become a daemon");

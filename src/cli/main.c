@@ -31,13 +31,14 @@ static int main_usage(const struct verb *v, const struct diag *diag)
 	return EXIT_USAGE;
 }
 
-static int main_verb(const struct verb *v, char **args)
+static int main_verb(const struct verb *v, char **argv)
 {
 	_cleanup_(command_done) struct command command;
 	struct diag diag = {};
 	int r = command_init(&command);
 
-	if (r == 0 && command_parse(&command, v, args, &diag) < 0)
+	command.argv = argv;
+	if (r == 0 && command_parse(&command, v, argv + 2, &diag) < 0)
 		return main_usage(v, &diag);
 	if (r == 0 && command.help)
 		command_help_verb(stdout, v);
@@ -69,7 +70,7 @@ int main(int argc, char **argv)
 		command_help(stdout);
 	} else {
 		v = command_find_verb(first, &diag);
-		return v ? main_verb(v, argv + 2) : main_usage(NULL, &diag);
+		return v ? main_verb(v, argv) : main_usage(NULL, &diag);
 	}
 	return output_finish(&diag) < 0 ? main_complain(&diag) : EXIT_DONE;
 }

@@ -52,10 +52,29 @@ static void mount_ready(void *data, int error, const struct diag *diag)
 		mount_tell(f->target);
 }
 
+/* The command line that a reload executes: it stays in this process. */
+static char **mount_again(char **argv)
+{
+	static char foreground[] = "--foreground";
+	size_t n = 0;
+	char **again;
+
+	while (argv[n])
+		n++;
+	again = calloc(n + 2, sizeof(*again));
+	if (!again)
+		return NULL;
+	memcpy(again, argv, 2 * sizeof(*again));
+	again[2] = foreground;
+	memcpy(again + 3, argv + 2, (n - 2) * sizeof(*again));
+	return again;
+}
+
 int verb_mount(struct command *c, struct diag *diag)
 {
 	bool tell = c->verbose || output_is_terminal();
 	_cleanup_free_ char *image = NULL, *target = NULL;
+	_cleanup_free_ char **again = mount_again(c->argv);
 	struct mount_foreground foreground;
 	struct supervisor_options options;
 	int r = mount_absolute(c->words[0], &image, diag);
@@ -72,6 +91,8 @@ int verb_mount(struct command *c, struct diag *diag)
 		.target = target,
 		.ready = mount_ready,
 		.ready_data = &foreground,
+		.argv = again,
+		.fixed = true,
 	};
 	if (c->foreground) {
 		log_init("fuseimg", LOG_TO_STDERR);

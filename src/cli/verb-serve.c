@@ -62,6 +62,7 @@ int verb_serve(struct command *c, struct diag *diag)
 		.config_path = path,
 		.target = target,
 		.make_target = true,
+		.argv = c->argv,
 		.ready = serve_ready,
 	};
 	int r;
@@ -69,6 +70,10 @@ int verb_serve(struct command *c, struct diag *diag)
 	log_init("fuseimg", LOG_TO_STDERR);
 	c->reported = true; /* from here on, messages go where those of a service go */
 	r = serve_configure(c, name, path, diag);
+	if (r < 0 && supervisor_goes_on()) {
+		log_msg(LOG_WARNING, "%s; the export goes on as it was", diag->text);
+		r = 0;
+	}
 	if (r < 0) {
 		c->status = COMMAND_EXIT_CONFIG;
 		serve_report(diag);

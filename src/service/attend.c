@@ -35,8 +35,12 @@ enum {
 	ATTEND_YOUNG_US = 100 * 1000,	    /* workers killed younger than this, */
 	ATTEND_YOUNG_MAX = 3,		    /* and more of them in a row: pause as long */
 	ATTEND_GRACE_US = 10 * 1000 * 1000, /* from its last word to its exit */
+	ATTEND_DRAIN_US = 10 * 1000 * 1000, /* from STOP to its exit: clients wait meanwhile */
 	ATTEND_TEXT_MAX = DIAG_MAX / 2,	    /* of a worker's sentence */
 };
+
+static void attend_restart(struct supervisor *s, uint64_t pause_us);
+static int attend_on_restart(sd_event_source *source, uint64_t usec, void *data);
 
 static uint64_t attend_now(struct supervisor *s)
 {
@@ -137,7 +141,20 @@ static int attend_mount(struct supervisor *s, struct diag *diag)
 	s->source = strdup(e->source);
 	if (!s->source)
 		return diag_errno(diag, -ENOMEM, "%s", s->target.path);
+	resume_save(s);
 	return unmount_watch(s, diag);
+}
+
+/* What a new configuration must not do: show clients another disk. */
+static int attend_reopened(struct supervisor *s, const struct channel_msg *msg)
+{
+	bool same = strcmp(msg->opened.format, s->opened.format) == 0;
+
+	if (!same && s->reload.phase == RELOAD_TRYING)
+		return attend_accuse(s, "took the image for another format than before");
+	s->opened.size = msg->opened.size;
+	s->opened.read_only = msg->opened.read_only;
+	return 0;
 }
 
 static int attend_on_opened(struct supervisor *s, const struct channel_msg *msg)
@@ -157,6 +174,8 @@ static int attend_on_opened(struct supervisor *s, const struct channel_msg *msg)
 				supervisor_end(s, diag.error, "%s", diag.text);
 			return diag.error;
 		}
+	} else if (attend_reopened(s, msg) < 0) {
+		return -EPROTO;
 	}
 	serve.granted = s->session.granted;
 	fds[0] = s->session.slots_fd;
@@ -184,6 +203,9 @@ static int attend_on_serving(struct supervisor *s, const struct channel_msg *msg
 		attend_announce(s);
 	else
 		log_msg(LOG_NOTICE, "%s: the next worker (pid %d) serves", s->image, s->attend.pid);
+	if (s->resumed)
+		reload_served(s);
+	s->resumed = false;
 	return 0;
 }
 
@@ -218,6 +240,37 @@ static void attend_expect_exit(struct supervisor *s)
 	if (!s->attend.grace)
 		sd_event_add_time_relative(s->event, &s->attend.grace, CLOCK_MONOTONIC,
 					   ATTEND_GRACE_US, 0, attend_on_grace, s);
+}
+
+static int attend_on_drain_limit(sd_event_source *source, uint64_t usec, void *data)
+{
+	struct supervisor *s = data;
+
+	log_msg(LOG_WARNING, "%s: the worker (pid %d) does not come to its end and is killed",
+		s->image, s->attend.pid);
+	kill(s->attend.pid, SIGKILL);
+	return 0;
+}
+
+void attend_drain(struct supervisor *s)
+{
+	const struct channel_msg stop = {.type = CHANNEL_STOP};
+	int r;
+
+	if (s->attend.pid <= 0) {
+		s->restart = sd_event_source_unref(s->restart);
+		reload_execute(s);
+		attend_restart(s, 0);
+		return;
+	}
+	if (s->attend.phase == ATTEND_SERVING)
+		attend_send(s, &stop, NULL, 0);
+	else /* it has nothing in hand that the next one would not take up */
+		kill(s->attend.pid, SIGKILL);
+	r = sd_event_add_time_relative(s->event, &s->attend.grace, CLOCK_MONOTONIC, ATTEND_DRAIN_US,
+				       0, attend_on_drain_limit, s);
+	if (r < 0)
+		kill(s->attend.pid, SIGKILL);
 }
 
 /* DONE and FAILED: what it had to say; the consequences wait for its exit. */
@@ -314,8 +367,6 @@ static void attend_clear(struct supervisor *s)
 	s->attend = (struct attend){.channel = -1};
 }
 
-static int attend_on_restart(sd_event_source *source, uint64_t usec, void *data);
-
 /* A new worker after a pause (0: at once). */
 static void attend_restart(struct supervisor *s, uint64_t pause_us)
 {
@@ -343,6 +394,26 @@ static int attend_on_restart(sd_event_source *source, uint64_t usec, void *data)
 {
 	attend_restart(data, 0);
 	return 0;
+}
+
+/* After the death of a worker that does not end the run. */
+static void attend_next(struct supervisor *s, uint64_t pause_us)
+{
+	resume_save(s);
+	if (s->reload.phase == RELOAD_DRAINING)
+		reload_execute(s);
+	attend_restart(s, pause_us);
+}
+
+/* With the configuration from before a reload. */
+static void attend_again(struct supervisor *s)
+{
+	struct diag diag = {0};
+
+	if (fit_all(s, &diag) < 0)
+		supervisor_give_up(s, diag.error, diag.text);
+	else
+		attend_next(s, 0);
 }
 
 /* Answers the request in slot i with EIO and takes it out of the successor's sight. */
@@ -399,10 +470,12 @@ static void attend_crashed(struct supervisor *s, const struct attend *a, const s
 		if (verdict.poison & UINT64_C(1) << i)
 			attend_refuse_poison(s, i);
 	s->young_kills = killed && now - a->started_us < ATTEND_YOUNG_US ? s->young_kills + 1 : 0;
-	if (verdict.give_up)
+	if (s->reload.phase == RELOAD_TRYING && !killed && reload_revert(s, how))
+		attend_again(s);
+	else if (verdict.give_up)
 		supervisor_give_up(s, -EIO, "too many workers died in a short time");
 	else
-		attend_restart(s, s->young_kills > ATTEND_YOUNG_MAX ? ATTEND_YOUNG_US : 0);
+		attend_next(s, s->young_kills > ATTEND_YOUNG_MAX ? ATTEND_YOUNG_US : 0);
 }
 
 /* A worker that could not open the image again: it may be for want of memory, or a network file
@@ -413,6 +486,8 @@ static void attend_reopen_failed(struct supervisor *s, const struct attend *a)
 
 	if (!s->mounted) {
 		supervisor_end(s, a->end.error ?: -EIO, "%s", a->end.text);
+	} else if (reload_revert(s, a->end.text)) {
+		attend_again(s);
 	} else if (++s->reopen_failures > ATTEND_REOPEN_MAX) {
 		supervisor_give_up(s, a->end.error ?: -EIO, a->end.text);
 	} else {
@@ -440,6 +515,14 @@ static void attend_finished(struct supervisor *s, const struct attend *a)
 		supervisor_end(s, 0, "%s: done", s->image);
 }
 
+/* It has ended because it was told to. */
+static void attend_drained(struct supervisor *s, const struct attend *a)
+{
+	if (a->end.error < 0)
+		log_msg(LOG_ERR, "%s: %s", s->image, a->end.text);
+	attend_next(s, 0);
+}
+
 static int attend_on_death(sd_event_source *source, const siginfo_t *end, void *data)
 {
 	struct supervisor *s = data;
@@ -452,7 +535,9 @@ static int attend_on_death(sd_event_source *source, const siginfo_t *end, void *
 	attend_clear(s);
 	if (s->outcome.text[0]) /* the run is over already */
 		return 0;
-	if (last.done)
+	if (last.done && s->reload.phase == RELOAD_DRAINING && !s->unmount.gone)
+		attend_drained(s, &last);
+	else if (last.done)
 		attend_finished(s, &last);
 	else if (last.failed)
 		attend_reopen_failed(s, &last);
@@ -464,7 +549,8 @@ static int attend_on_death(sd_event_source *source, const siginfo_t *end, void *
 int attend_start(struct supervisor *s, struct diag *diag)
 {
 	struct channel_msg start = {.type = CHANNEL_START, .config = s->worker_config};
-	int r = program_spawn(s->program_fd, &s->attend.channel, &s->attend.pid, diag);
+	int r = program_spawn(s->program_fd, s->life_write, &s->attend.channel, &s->attend.pid,
+			      diag);
 
 	if (r < 0)
 		return r;

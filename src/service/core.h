@@ -3,12 +3,15 @@
 #define FUSEIMG_SERVICE_CORE_H
 
 /*
- * Private to the supervisor: what it knows, shared by its three parts.
+ * Private to the supervisor: what it knows, shared by its parts.
  *
  *   supervisor.c  the run from beginning to end, signals
  *   attend.c      the worker: starting it, the conversation, its death and its successor
  *   unmount.c     the end of the mount: ours (stopping) or somebody else's
  *   report.c      what the service manager is told
+ *   resume.c      what outlives a supervisor: keeping it, and going on with it
+ *   reload.c      SIGHUP: another configuration and program for the same mount
+ *   fit.c         what there is, made to fit the configuration in force
  *
  * One thread, one loop; nothing here blocks once the mount is up, because who waits for the mount
  * may wait for a worker that we have to start. For the same reason no path at or below the target
@@ -25,6 +28,7 @@
 #include "service/config.h"
 #include "service/crashes.h"
 #include "service/files.h"
+#include "service/handover.h"
 #include "service/registry.h"
 #include "service/report.h"
 #include "service/supervisor.h"
@@ -67,10 +71,44 @@ struct unmount {
 	char busy[DIAG_MAX]; /* who was said to be in the way */
 };
 
+/* How far a reload has come; see reload.c. */
+enum reload_phase {
+	RELOAD_NONE,
+	RELOAD_PREPARING, /* a child, the new program, judges the new configuration */
+	RELOAD_FLUSHING,  /* a child brings to stable storage what the worker would flush at its end
+			   */
+	RELOAD_DRAINING,  /* the worker was told to stop */
+	RELOAD_TRYING,	  /* after execve: the first worker with the new configuration starts */
+};
+
+struct reload {
+	enum reload_phase phase;
+	bool again; /* asked for once more meanwhile */
+	pid_t child;
+	sd_event_source *child_source, *timer;
+	int said_fd;	      /* memfd: what the child wrote to its standard error */
+	int offer_fd;	      /* memfd: the state as it would be */
+	struct config before; /* TRYING: what to go back to */
+};
+
 struct supervisor {
 	const struct supervisor_options *options;
-	const struct config *config;
+	const struct config *config; /* in force: options->config, or own */
+	struct config own_config;
 	sd_event *event;
+
+	/* what outlives this process */
+	char *program; /* the file to execute at a reload */
+	int state_fd;
+	struct handover kept; /* what is in systemd's fd store, and under which name */
+	bool resumed;
+	/*
+	 * A pipe through which nothing is said. Its read end is kept; a write end is held by us and
+	 * by the worker (as its standard input) alone. So the read end hangs up when both are gone,
+	 * to the last thread, and never before: what a successor must wait for.
+	 */
+	int life_read, life_write;
+	sd_event_source *life;
 
 	/* what outlives the workers */
 	int program_fd;
@@ -97,6 +135,7 @@ struct supervisor {
 	struct rate worker_log;
 
 	struct unmount unmount;
+	struct reload reload;
 	struct diag outcome; /* of the run; set by supervisor_end() */
 };
 
@@ -106,7 +145,49 @@ void supervisor_end(struct supervisor *s, int error, const char *fmt, ...)
 /* The export cannot go on: those who wait get EIO, the mount goes, the run ends. */
 void supervisor_give_up(struct supervisor *s, int error, const char *why);
 
+/* What a worker is told, from the configuration in force. */
+void supervisor_fill_worker_config(struct supervisor *s);
+
+/* resume.c */
+/*
+ * Takes over the session that came with h, if one did. 1: it is ours now; 0: there is none (what
+ * there was of it is gone for good); negative: it is there but not for us, and stays where it was.
+ */
+int resume_take(struct supervisor *s, struct handover *h, struct diag *diag);
+/* attend_start(), as soon as nobody of an earlier run is left who might touch the image. */
+int resume_start(struct supervisor *s, struct diag *diag);
+/* Writes down what has changed, for a successor. */
+void resume_save(struct supervisor *s);
+/* All descriptors that a successor needs; they stay ours. */
+void resume_list(const struct supervisor *s, struct handover *ret);
+/* Nobody is to go on with this session. */
+void resume_forget(struct supervisor *s);
+/* The pipe that tells a successor of our death. */
+int resume_open_life(struct supervisor *s, struct diag *diag);
+
+/* fit.c */
+/* Access modes of the image's files, locks, clones and slots, as s->config wants them. While no
+ * worker lives. On failure what was changed is still good for the configuration before. */
+int fit_all(struct supervisor *s, struct diag *diag);
+/* The mount's own read-only flag; a child does it. For when a worker serves. */
+void fit_mount(struct supervisor *s);
+
+/* reload.c */
+void reload_request(struct supervisor *s);
+/* The drained worker is gone: executes the new program. Returns when that failed, or when there is
+ * nothing to execute: then a worker has to be started. */
+void reload_execute(struct supervisor *s);
+/* A state was offered by the program before us: try its configuration. */
+void reload_try(struct supervisor *s, int offer_fd);
+/* The first worker after execve serves, or does not (true: there is something to go back to, and we
+ * are back). */
+void reload_served(struct supervisor *s);
+bool reload_revert(struct supervisor *s, const char *why);
+void reload_finish(struct supervisor *s);
+
 /* attend.c */
+/* Tells the worker to finish what it has in hand and to end, within a limit. */
+void attend_drain(struct supervisor *s);
 int attend_start(struct supervisor *s, struct diag *diag);
 /* Kills and reaps a worker that is left at the end of the run. */
 void attend_finish(struct supervisor *s);

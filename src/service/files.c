@@ -10,14 +10,6 @@
 #include "base/lock.h"
 #include "session/channel.h"
 
-struct files_entry {
-	char *parent, *name;
-	uint32_t role;
-	bool writable;
-	int fd;
-	char *path;
-};
-
 static void files_entry_done(struct files_entry *e)
 {
 	free(e->parent);

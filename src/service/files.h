@@ -18,7 +18,14 @@
 #include "base/locate.h"
 #include "base/lock.h"
 
-struct files_entry;
+/* A file that was opened for the image. */
+struct files_entry {
+	char *parent, *name; /* as it was asked for */
+	uint32_t role;
+	bool writable;
+	int fd;
+	char *path; /* real path, for people and as a parent */
+};
 
 struct files {
 	const struct locate_policy *policy;

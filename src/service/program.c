@@ -57,13 +57,14 @@ static void program_environment(char *env[static PROGRAM_ENV_MAX])
 	env[n] = NULL;
 }
 
-/* 0 and 1 lead nowhere, 2 stays what it is, 3 is the channel; all else is close-on-exec. */
-static int program_arrange_fds(int channel)
+/* 0 shows that it lives, 1 leads nowhere, 2 stays what it is, 3 is the channel; all else is
+ * close-on-exec. */
+static int program_arrange_fds(int channel, int life)
 {
 	int null = open("/dev/null", O_RDWR | O_CLOEXEC);
 	int moved = fcntl(channel, F_DUPFD_CLOEXEC, CHANNEL_FD + 1);
 
-	if (null < 0 || moved < 0 || dup2(null, STDIN_FILENO) < 0 || dup2(null, STDOUT_FILENO) < 0)
+	if (null < 0 || moved < 0 || dup2(life, STDIN_FILENO) < 0 || dup2(null, STDOUT_FILENO) < 0)
 		return -errno;
 	if (fcntl(STDERR_FILENO, F_GETFD) < 0 && dup2(null, STDERR_FILENO) < 0)
 		return -errno;
@@ -74,7 +75,7 @@ static int program_arrange_fds(int channel)
 	return 0;
 }
 
-static void __attribute__((noreturn)) program_child(int program_fd, int channel)
+static void __attribute__((noreturn)) program_child(int program_fd, int channel, int life)
 {
 	char *argv[] = {(char[]){"fuseimg-worker"}, NULL};
 	char *env[PROGRAM_ENV_MAX];
@@ -88,12 +89,12 @@ static void __attribute__((noreturn)) program_child(int program_fd, int channel)
 	setsid(); /* out of reach of the terminal's Ctrl-C */
 	program_environment(env);
 	program = fcntl(program_fd, F_DUPFD_CLOEXEC, CHANNEL_FD + 1);
-	if (program >= 0 && program_arrange_fds(channel) >= 0)
+	if (program >= 0 && program_arrange_fds(channel, life) >= 0)
 		execveat(program, "", argv, env, AT_EMPTY_PATH);
 	_exit(PROGRAM_EXIT_EXEC);
 }
 
-int program_spawn(int program_fd, int *ret_channel, pid_t *ret_pid, struct diag *diag)
+int program_spawn(int program_fd, int life_fd, int *ret_channel, pid_t *ret_pid, struct diag *diag)
 {
 	int pair[2];
 	pid_t pid;
@@ -103,7 +104,7 @@ int program_spawn(int program_fd, int *ret_channel, pid_t *ret_pid, struct diag 
 	/* A worker that does not read must not hold us up */
 	pid = fcntl(pair[0], F_SETFL, O_NONBLOCK) < 0 ? -1 : fork();
 	if (pid == 0)
-		program_child(program_fd, pair[1]);
+		program_child(program_fd, pair[1], life_fd);
 	close(pair[1]);
 	if (pid < 0) {
 		int r = -errno;

@@ -17,9 +17,12 @@
  */
 int program_open(struct diag *diag);
 
-/* Starts a worker with nothing but a channel, our standard error, and signals as they are by
- * default. *ret_channel is our end: it does not block. */
-int program_spawn(int program_fd, int *ret_channel, pid_t *ret_pid, struct diag *diag);
+/*
+ * Starts a worker with nothing but a channel, our standard error, and signals as they are by
+ * default. Its standard input is life_fd, which it does not use: that it is open shows that the
+ * worker lives. *ret_channel is our end: it does not block.
+ */
+int program_spawn(int program_fd, int life_fd, int *ret_channel, pid_t *ret_pid, struct diag *diag);
 
 /* "was killed by SIGSEGV", "exited with status 3", as a part of a sentence. */
 const char *program_describe_end(const siginfo_t *end, char *buf, size_t size);

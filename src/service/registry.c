@@ -144,12 +144,23 @@ static int registry_record_read(int fd, struct registry_record *ret)
 	return 0;
 }
 
+/* What may change comes first and is of a fixed width, so that it can be written in place. */
+static int registry_changing(const struct registry_entry *e, char *buf, size_t size)
+{
+	return snprintf(buf, size, "pid=%010d%csize=%020llu%cread_only=%d%c", (int)e->pid, 0,
+			(unsigned long long)e->size, 0, e->read_only, 0);
+}
+
 static int registry_record_write(int fd, const struct registry_entry *e)
 {
-	int n = dprintf(fd, "pid=%d%cimage=%s%ctarget=%s%cformat=%s%csize=%llu%cread_only=%s%c",
-			(int)e->pid, 0, e->image, 0, e->target, 0, e->format, 0,
-			(unsigned long long)e->size, 0, e->read_only ? "yes" : "no", 0);
+	char changing[128];
+	int n = registry_changing(e, changing, sizeof(changing));
+	int r = io_write(fd, changing, (size_t)n);
 
+	if (r < 0)
+		return r;
+	n = dprintf(fd, "image=%s%ctarget=%s%cformat=%s%c", e->image, 0, e->target, 0, e->format,
+		    0);
 	return n < 0 ? -errno : 0;
 }
 
@@ -315,6 +326,35 @@ int registry_add(const struct registry_entry *e, struct registry_own **ret, stru
 		return diag_errno(diag, r, "Cannot enter %s in the list of exports in %s",
 				  e->target, dir);
 	return 0;
+}
+
+int registry_adopt(int fd, const char *path, struct registry_own **ret)
+{
+	_cleanup_free_ struct registry_own *own = calloc(1, sizeof(*own));
+
+	if (!own || !(own->path = strdup(path)))
+		return -ENOMEM;
+	own->fd = fd;
+	*ret = TAKE_PTR(own);
+	return 0;
+}
+
+void registry_refresh(struct registry_own *own, const struct registry_entry *e)
+{
+	char text[128];
+
+	if (own)
+		(void)io_pwrite(own->fd, text, (size_t)registry_changing(e, text, sizeof(text)), 0);
+}
+
+int registry_fd(const struct registry_own *own)
+{
+	return own ? own->fd : -1;
+}
+
+const char *registry_path(const struct registry_own *own)
+{
+	return own ? own->path : NULL;
 }
 
 void registry_remove(struct registry_own *own, const struct diag *outcome)

@@ -31,6 +31,13 @@ void registry_entry_done(struct registry_entry *e);
  * when another live export has it). */
 struct registry_own;
 int registry_add(const struct registry_entry *e, struct registry_own **ret, struct diag *diag);
+/* An entry that an earlier supervisor made: its descriptor, which holds the lock, is taken over. */
+int registry_adopt(int fd, const char *path, struct registry_own **ret);
+/* Writes what of an entry may change: pid, size, read_only. Takes NULL. */
+void registry_refresh(struct registry_own *own, const struct registry_entry *e);
+/* For a successor; -1 and NULL for NULL. */
+int registry_fd(const struct registry_own *own);
+const char *registry_path(const struct registry_own *own);
 /* Removes the entry and leaves the outcome (0, or negative errno and the sentence) to those who
  * wait. Takes NULL. */
 void registry_remove(struct registry_own *own, const struct diag *outcome);

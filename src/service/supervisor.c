@@ -2,6 +2,7 @@
 #include "service/supervisor.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -16,6 +17,7 @@
 #include "base/lock.h"
 #include "base/log.h"
 #include "service/core.h"
+#include "service/prepare.h"
 #include "service/program.h"
 
 enum {
@@ -55,6 +57,7 @@ void supervisor_give_up(struct supervisor *s, int error, const char *why)
 
 	attend_finish(s);
 	supervisor_refuse_held(s);
+	resume_forget(s);
 	/* With its last descriptor the connection ends: nothing waits for us any more, so that no
 	 * unmount can block */
 	session_close(&s->session);
@@ -84,7 +87,7 @@ static int supervisor_on_hangup(sd_event_source *source, const struct signalfd_s
 {
 	struct supervisor *s = data;
 
-	log_msg(LOG_NOTICE, "%s: SIGHUP changes nothing: unmount and mount again", s->target.path);
+	reload_request(s);
 	return 0;
 }
 
@@ -143,7 +146,7 @@ static unsigned supervisor_threads(const struct config *c)
 	return n > SUPERVISOR_THREADS_MAX ? SUPERVISOR_THREADS_MAX : n;
 }
 
-static void supervisor_fill_worker_config(struct supervisor *s)
+void supervisor_fill_worker_config(struct supervisor *s)
 {
 	const struct config *c = s->config;
 	struct worker_config *w = &s->worker_config;
@@ -186,6 +189,19 @@ static int supervisor_lock(struct supervisor *s, const struct lock_wait *wait, s
 	return r;
 }
 
+/* The file that this program was started from, as a reload will look for it. */
+static int supervisor_find_program(struct supervisor *s, struct diag *diag)
+{
+	char path[PATH_MAX];
+	ssize_t n = readlink("/proc/self/exe", path, sizeof(path) - 1);
+
+	if (n < 0)
+		return diag_errno(diag, -errno, "/proc/self/exe");
+	path[n] = '\0';
+	s->program = strdup(path);
+	return s->program ? 0 : diag_errno(diag, -ENOMEM, "%s", path);
+}
+
 /* All that can be checked and opened before there is a worker. */
 static int supervisor_prepare(struct supervisor *s, struct diag *diag)
 {
@@ -216,6 +232,15 @@ static int supervisor_prepare(struct supervisor *s, struct diag *diag)
 				  .lock = s->config->lock,
 				  .wait = wait};
 	supervisor_fill_worker_config(s);
+	r = supervisor_find_program(s, diag);
+	return r < 0 ? r : resume_open_life(s, diag);
+}
+
+/* What both a start and a continuation need. */
+static int supervisor_set_up(struct supervisor *s, struct diag *diag)
+{
+	int r;
+
 	s->program_fd = program_open(diag);
 	if (s->program_fd < 0)
 		return s->program_fd;
@@ -245,6 +270,9 @@ static void supervisor_block_signals(sigset_t *ret_old)
 static int supervisor_finish(struct supervisor *s, struct diag *diag)
 {
 	attend_finish(s);
+	reload_finish(s);
+	if (s->event) /* else nothing was taken over, and what is stored is not ours to drop */
+		resume_forget(s);
 	if (s->mounted)
 		session_close(&s->session);
 	unmount_finish(s);
@@ -252,6 +280,10 @@ static int supervisor_finish(struct supervisor *s, struct diag *diag)
 	files_done(&s->files);
 	closep(&s->image_fd);
 	closep(&s->program_fd);
+	closep(&s->state_fd);
+	closep(&s->life_read);
+	closep(&s->life_write);
+	sd_event_source_unref(s->life);
 	sd_event_source_unref(s->restart);
 	if (s->outcome.error < 0) {
 		log_msg(LOG_ERR, "%s", s->outcome.text);
@@ -272,7 +304,40 @@ static int supervisor_finish(struct supervisor *s, struct diag *diag)
 	target_done(&s->target);
 	free(s->image);
 	free(s->source);
+	free(s->program);
+	config_done(&s->own_config);
 	return s->outcome.error < 0 ? diag_set(diag, s->outcome.error, "%s", s->outcome.text) : 0;
+}
+
+bool supervisor_goes_on(void)
+{
+	return handover_expected();
+}
+
+static int supervisor_start(struct supervisor *s, struct handover *h, struct diag *diag)
+{
+	int r = resume_take(s, h, diag);
+
+	if (r == 0)
+		r = supervisor_prepare(s, diag);
+	if (r >= 0)
+		r = supervisor_set_up(s, diag);
+	if (r < 0)
+		return r;
+	return s->resumed ? resume_start(s, diag) : attend_start(s, diag);
+}
+
+/* For the supervisor that has started us, which reads what we log. */
+static int supervisor_offer(const struct supervisor_options *options, struct handover *h,
+			    struct diag *diag)
+{
+	struct diag own = {0};
+	int r = prepare_run(options, h, &own);
+
+	handover_done(h);
+	if (r < 0)
+		log_msg(LOG_ERR, "%s", own.text);
+	return r < 0 ? diag_set(diag, r, "%s", own.text) : 0;
 }
 
 int supervisor_run(const struct supervisor_options *options, struct diag *diag)
@@ -280,20 +345,26 @@ int supervisor_run(const struct supervisor_options *options, struct diag *diag)
 	struct supervisor s = {
 		.options = options,
 		.config = options->config,
+		.state_fd = -1,
+		.life_read = -1,
+		.life_write = -1,
 		.program_fd = -1,
 		.image_fd = -1,
 		.attend = {.channel = -1},
 		.unmount = {.watch_fd = -1, .answer = -1},
 		.report = {.notify.fd = -1},
+		.reload = {.said_fd = -1, .offer_fd = -1},
 	};
+	struct handover h;
 	sigset_t old;
 	int r;
 
+	handover_receive(&h);
+	if (handover_find(&h, "offer") >= 0 && handover_find(&h, "life") < 0)
+		return supervisor_offer(options, &h, diag);
 	supervisor_block_signals(&old);
 	report_init(&s.report);
-	r = supervisor_prepare(&s, &s.outcome);
-	if (r >= 0)
-		r = attend_start(&s, &s.outcome);
+	r = supervisor_start(&s, &h, &s.outcome);
 	if (r >= 0)
 		r = sd_event_loop(s.event);
 	if (r < 0 && !s.outcome.text[0])

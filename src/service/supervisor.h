@@ -5,8 +5,11 @@
 /*
  * The process that owns a mount: it opens files by policy, mounts, keeps every fd, starts the
  * worker, replaces it when it dies, and ends when the target is unmounted. It never looks at a byte
- * of image content. See ARCHITECTURE.md for the life of a request across a worker's death.
+ * of image content. See ARCHITECTURE.md for the life of a request across a worker's death, and of
+ * an export across its supervisor's.
  */
+
+#include <stdbool.h>
 
 #include "base/diag.h"
 #include "service/config.h"
@@ -23,7 +26,21 @@ struct supervisor_options {
 	const char *config_path; /* where config comes from */
 	supervisor_ready_fn ready;
 	void *ready_data;
+	/*
+	 * The command line that leads here, for the reload: it is executed again by the program
+	 * that is installed then. NULL: no reload.
+	 */
+	char *const *argv;
+	/* config comes from the command line: a reload has nothing to read again */
+	bool fixed;
+	bool syslog; /* log_init() was called so */
 };
+
+/*
+ * Whether this process was started to go on with an export (a reload, or systemd after a crash).
+ * The configuration that is in force comes with it: one that cannot be read is no reason to fail.
+ */
+bool supervisor_goes_on(void);
 
 /*
  * Runs an export until it is unmounted, told to stop (SIGTERM, SIGINT: unmount when nobody uses it)

@@ -111,8 +111,10 @@ static int unmount_on_child(sd_event_source *source, const siginfo_t *end, void 
 static void __attribute__((noreturn)) unmount_child(const struct supervisor *s, int answer)
 {
 	char who[sizeof(s->unmount.busy)];
-	int r = session_unmount(s->target.path);
+	int r;
 
+	close(s->life_write); /* a successor's worker is what we may be waiting for */
+	r = session_unmount(s->target.path);
 	if (r == -EBUSY && s->unmount.attempts >= UNMOUNT_QUICK_MAX &&
 	    busy_describe(s->target.path, who, sizeof(who)) > 0)
 		(void)io_write(answer, who, strlen(who));

@@ -285,3 +285,12 @@ int session_unmount(const char *target)
 		return -errno;
 	return mount_run_fusermount(target);
 }
+
+int session_remount(const char *target, bool read_only)
+{
+	unsigned long flags = MS_REMOUNT | MS_NOSUID | MS_NODEV | MS_NOATIME;
+
+	if (mount(NULL, target, NULL, flags | (read_only ? MS_RDONLY : 0), NULL) < 0)
+		return -errno;
+	return 0;
+}

@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "session/session.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <unistd.h>
@@ -152,6 +154,63 @@ int session_clone(int fd)
 	if (ioctl(clone, FUSE_DEV_IOC_CLONE, &source) < 0)
 		return -errno;
 	return TAKE_FD(clone);
+}
+
+/* Clones for the threads from s->n to n; -errno: none is left. */
+static int session_add_clones(struct session *s, unsigned n)
+{
+	for (unsigned i = s->n; i < n; i++) {
+		int r = s->thread_fds[i] = session_clone(s->fd);
+
+		if (r >= 0)
+			continue;
+		while (i-- > s->n) {
+			close(s->thread_fds[i]);
+			s->thread_fds[i] = -1;
+		}
+		return r;
+	}
+	return 0;
+}
+
+int session_grow(struct session *s, unsigned n, struct diag *diag)
+{
+	int slots_fd, r;
+
+	assert(n > s->n && n <= SLOTS_MAX);
+	r = slots_fd = slots_create_from(s->slots_fd, n);
+	if (r >= 0)
+		r = session_add_clones(s, n);
+	if (r < 0) {
+		if (slots_fd >= 0)
+			close(slots_fd);
+		return diag_errno(diag, r, "room for %u threads", n);
+	}
+	close(s->slots_fd);
+	s->slots_fd = slots_fd;
+	s->n = n;
+	return 0;
+}
+
+bool session_is_alive(const struct session *s)
+{
+	struct pollfd p = {.fd = s->fd};
+
+	return poll(&p, 1, 0) >= 0 && !(p.revents & POLLERR);
+}
+
+void session_invalidate(const struct session *s, uint64_t node)
+{
+	struct {
+		struct fuse_out_header header;
+		struct fuse_notify_inval_inode_out inode;
+	} msg = {
+		.header = {.len = sizeof(msg), .error = FUSE_NOTIFY_INVAL_INODE},
+		.inode = {.ino = node, .off = -1}, /* the attributes alone */
+	};
+
+	/* A node that the kernel does not know needs nothing */
+	(void)!write(s->fd, &msg, sizeof(msg));
 }
 
 void session_close(struct session *s)

@@ -41,6 +41,15 @@ struct session {
  */
 int session_open(const struct session_mount_options *options, unsigned n, struct session *ret,
 		 struct diag *diag);
+/*
+ * Makes room for n threads (more than there are) while no worker lives: clones, and larger request
+ * memory with what was in the old one. On failure the session is as it was.
+ */
+int session_grow(struct session *s, unsigned n, struct diag *diag);
+/* Whether the kernel still has the other end: it has not after an unmount or an abort. */
+bool session_is_alive(const struct session *s);
+/* Tells the kernel to ask again for the attributes of a node (its size). Does not block. */
+void session_invalidate(const struct session *s, uint64_t node);
 /* Closes the fds; does not unmount. Safe on a zeroed or closed session. */
 void session_close(struct session *s);
 
@@ -54,6 +63,10 @@ int session_clone(int fd);
  * through fusermount3, whose output is swallowed.
  */
 int session_unmount(const char *target);
+
+/* Makes the mount at target read-only (-EBUSY: somebody has it open for writing) or writable. May
+ * wait for a worker. Needs root. */
+int session_remount(const char *target, bool read_only);
 
 /* Answers the request `unique`, read from thread_fd, with an error (positive errno). For a
  * supervisor that gives up on a request. 0 or -errno; -ENOENT: it was answered already. */

@@ -14,7 +14,6 @@
 
 enum {
 	SLOTS_MAGIC = 0x46534c54, /* "FSLT" */
-	SLOTS_VERSION = 1,
 };
 
 _Static_assert(sizeof(struct slots_head) <= SLOT_PAGE, "the head has one page");
@@ -129,6 +128,44 @@ void slots_clear(const struct slots *s, unsigned i)
 	struct fuse_in_header *in = slots_request(s, i);
 
 	__atomic_store_n(&in->unique, 0, __ATOMIC_RELEASE);
+}
+
+/* What slot i says; the payload only where a request is in hand, since that makes pages. */
+static void slots_copy(const struct slots *to, const struct slots *from, unsigned i)
+{
+	size_t len = slots_unique(from, i) ? SLOT_SIZE : 2 * SLOT_PAGE;
+
+	memcpy(slots_at(to, i), slots_at(from, i), len);
+}
+
+int slots_create_from(int fd, unsigned n)
+{
+	_cleanup_(slots_unmap) struct slots from = {}, to = {};
+	_cleanup_close_ int grown = slots_create(n);
+	int r;
+
+	if (grown < 0)
+		return grown;
+	r = slots_map(fd, &from, NULL);
+	if (r == 0)
+		r = slots_map(grown, &to, NULL);
+	if (r == 0 && from.n > n)
+		r = -EINVAL;
+	if (r < 0)
+		return r;
+	memcpy(to.head, from.head, sizeof(*to.head));
+	to.head->n = n;
+	for (unsigned i = 0; i < from.n; i++)
+		slots_copy(&to, &from, i);
+	return TAKE_FD(grown);
+}
+
+void slots_reset_attr(const struct slots *s, bool mode, bool uid, bool gid)
+{
+	uint32_t bits = (mode ? FATTR_MODE : 0) | (uid ? FATTR_UID : 0) | (gid ? FATTR_GID : 0);
+
+	for (unsigned i = 0; i < SLOTS_NODES_MAX; i++)
+		atomic_fetch_and(&s->head->attr[i].set, ~bits);
 }
 
 static uint64_t slots_load(const _Atomic uint64_t *v)

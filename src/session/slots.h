@@ -29,12 +29,14 @@
  */
 
 #include <stdatomic.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
 #include "base/diag.h"
 
 enum {
+	SLOTS_VERSION = 1, /* of all that is laid out here */
 	SLOTS_MAX = 64,
 	SLOTS_NODES_MAX = 3, /* node attributes kept: disk, status file, directory */
 	SLOTS_KEPT_MAX = 3072,
@@ -110,6 +112,9 @@ struct slots {
 
 /* New zeroed memory for n slots, as a sealed memfd (its size cannot change). fd or -errno. */
 int slots_create(unsigned n);
+/* The same for more slots, the first of which hold what those of fd do. For a supervisor, while no
+ * worker lives. */
+int slots_create_from(int fd, unsigned n);
 int slots_map(int fd, struct slots *ret, struct diag *diag);
 /*
  * The same for who reads requests into it: the pages are there, and stay where RLIMIT_MEMLOCK
@@ -130,6 +135,8 @@ uint32_t slots_opcode(const struct slots *s, unsigned i);
 /* Nobody will be asked to execute it again. For a supervisor that has answered it, while no worker
  * lives. */
 void slots_clear(const struct slots *s, unsigned i);
+/* Forgets what clients have set on all nodes, of the kinds that are true. While no worker lives. */
+void slots_reset_attr(const struct slots *s, bool mode, bool uid, bool gid);
 /* Sum over all slots. */
 struct slots_sum {
 	uint64_t reads, read_bytes, writes, write_bytes, flushes, discards, others, errors;

@@ -1,0 +1,202 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""kill -9 of the supervisor where somebody (systemd's fd store, played by support/fdstore.py) keeps its
+descriptors: the next one goes on, and clients notice a pause."""
+
+import os
+import random
+import signal
+import subprocess
+import threading
+import time
+
+import pytest
+
+from conftest import why_no_mounts
+from support import fio, images, mounts, proc
+from support.content import MiB, random_bytes
+from support.fdstore import StoredService, mount_words
+
+
+@pytest.fixture
+def service(work):
+    """service(IMAGE, key=value...): a StoredService that was started."""
+    reason = why_no_mounts()
+    if reason:
+        pytest.skip(reason)
+    made = []
+
+    def make(image, **options):
+        target = work / "export"
+        target.touch()
+        made.append(StoredService(work, target, mount_words(image, target, **options)))
+        return made[-1].start()
+
+    yield make
+    for item in made:
+        item.close()
+
+
+@pytest.mark.core
+def test_what_is_kept(service, work):
+    image = images.create(work / "disk.img", 16 * MiB)
+    export = service(image, threads=3)
+    assert sorted(export.store) == ["clone-0", "clone-1", "clone-2", "entry", "fuse", "image-w", "life", "slots-3", "state"]
+    assert all(len(fds) == 1 for fds in export.store.values())
+    export.stop()
+
+
+@pytest.mark.core
+@pytest.mark.parametrize("both", [False, True])
+def test_killed_while_idle(both, service, work):
+    image = images.create(work / "disk.img", 16 * MiB)
+    export = service(image)
+    fd = os.open(export.path, os.O_RDWR)
+    for n in range(3):
+        os.pwrite(fd, random_bytes(n, 100_000), n * MiB)
+        export.kill(*([export.worker] if both else []))
+        assert mounts.at(export.target)
+        export.start()
+        assert os.pread(fd, 100_000, n * MiB) == random_bytes(n, 100_000)
+    os.close(fd)
+    export.stop()
+    images.check(image, leaks=None)
+
+
+def test_a_client_waits_meanwhile(service, work):
+    """Nobody serves for a second; nothing on the way to the next worker asks the mount for anything."""
+    image = images.create(work / "disk.img", 16 * MiB)
+    export = service(image, cache="none")
+    fd = os.open(export.path, os.O_RDWR)
+    export.kill(export.worker)
+    done = []
+    thread = threading.Thread(target=lambda: done.append(os.pwrite(fd, b"x" * MiB, MiB)), daemon=True)
+    thread.start()
+    time.sleep(1)
+    assert not done
+    export.start()
+    thread.join(10 * proc.SLOW)
+    assert done == [MiB]
+    assert os.pread(fd, MiB, MiB) == b"x" * MiB
+    os.close(fd)
+    export.stop()
+
+
+def test_the_last_worker_is_waited_for(service, work):
+    """A worker that outlives its supervisor still holds requests: two must never serve at once."""
+    image = images.create(work / "disk.img", 16 * MiB)
+    export = service(image, cache="none")
+    fd = os.open(export.path, os.O_RDWR)
+    worker = export.worker
+    os.kill(worker, signal.SIGSTOP)
+    export.kill()
+    starter = threading.Thread(target=export.start, daemon=True)
+    starter.start()
+    proc.wait_until(lambda: "waiting for the end of the last worker" in export.log.read_text(), 10)
+    time.sleep(0.5)
+    assert export.worker is None
+    os.kill(worker, signal.SIGCONT)
+    starter.join(20 * proc.SLOW)
+    assert export.worker
+    os.pwrite(fd, b"y" * MiB, 0)
+    os.close(fd)
+    export.stop()
+
+
+def test_locks_stay(service, work):
+    """While nobody runs, the image is still taken."""
+    image = images.create(work / "disk.img", 16 * MiB)
+    export = service(image)
+    export.kill(export.worker)
+    refused = proc.run("qemu-img", "resize", image, "32M", check=False)
+    assert refused.returncode != 0 and "lock" in refused.stderr
+    export.start()
+    refused = proc.run("qemu-img", "resize", image, "32M", check=False)
+    assert refused.returncode != 0 and "lock" in refused.stderr
+    export.stop()
+    proc.run("qemu-img", "resize", image, "32M")
+
+
+def test_the_list_of_exports(service, work):
+    from support.export import listed
+    image = images.create(work / "disk.img", 16 * MiB)
+    export = service(image)
+    export.kill(export.worker)
+    export.start()
+    entries = [entry for entry in listed() if entry["target"] == str(export.target)]
+    assert [entry["pid"] for entry in entries] == [export.supervisor]
+    export.stop()
+    assert not [entry for entry in listed() if entry["target"] == str(export.target)]
+
+
+def test_unmounted_meanwhile(service, work):
+    """There is nothing to go on with: the start is an ordinary one."""
+    image = images.create(work / "disk.img", 16 * MiB)
+    export = service(image)
+    export.kill(export.worker)
+    proc.run("umount", export.target)
+    export.start()
+    assert "starting anew" in export.log.read_text()
+    export.path.write_bytes(b"anew")
+    export.stop()
+
+
+def test_backing_files_are_kept(service, work):
+    base = images.create(work / "base.img", 16 * MiB)
+    middle = images.create(work / "middle.img", 16 * MiB, backing_file="base.img", backing_fmt="qcow2")
+    image = images.create(work / "disk.img", 16 * MiB, backing_file="middle.img", backing_fmt="qcow2")
+    export = service(image)
+    assert {"file-0-r", "file-1-r"} <= set(export.store)
+    base.rename(work / "moved.img")
+    middle.unlink()
+    export.kill(export.worker)
+    export.start()
+    assert export.path.read_bytes() == bytes(16 * MiB)
+    export.stop()
+
+
+def kill_and_start(export, kills, supervisors, stop):
+    """So many deaths of workers, and among them so many of supervisors (every other one with its worker);
+    returns how many there were when stop is set before the end."""
+    rng = random.Random(1)
+    done = {"worker": 0, "supervisor": 0}
+    order = ["worker"] * kills + ["supervisor"] * supervisors
+    rng.shuffle(order)
+    for what in order:
+        if stop.wait(rng.uniform(0.02, 0.3)):
+            break
+        worker = proc.wait_until(lambda: export.worker, 20, what="a worker")
+        if what == "worker":
+            proc.kill(worker)
+            proc.wait_until(lambda: export.worker not in (None, worker), 20, what="the next worker")
+        else:
+            export.kill(*([worker] if done["supervisor"] % 2 else []))
+            export.start()
+        done[what] += 1
+    return done
+
+
+@pytest.mark.limit(900)
+@pytest.mark.parametrize("kills,supervisors", [(20, 5), pytest.param(200, 20, marks=pytest.mark.long)])
+def test_killed_under_fio_verify(kills, supervisors, service, work):
+    image = images.create(work / "disk.img", 128 * MiB)
+    export = service(image)
+    job = fio.verify_job(export.path, 32 * MiB, extra=["rate=8m", "fsync=64", "time_based=1", "runtime=3600"])
+    (work / "job").write_text(job)
+    with (work / "fio.log").open("w") as log:
+        process = subprocess.Popen(["fio", str(work / "job")], stdout=log, stderr=log, cwd=work)
+    stop = threading.Event()
+    try:
+        threading.Thread(target=lambda: (process.wait(), stop.set()), daemon=True).start()
+        done = kill_and_start(export, kills, supervisors, stop)
+        assert process.poll() is None, (work / "fio.log").read_text()
+        assert done == {"worker": kills, "supervisor": supervisors}
+        process.send_signal(signal.SIGINT)
+        process.wait(60)
+    finally:
+        process.kill()
+        process.wait()
+    text = (work / "fio.log").read_text()
+    assert "verify:" not in text.lower() and "error" not in text.lower().replace("interrupt", ""), text
+    fio.run_job(work, fio.verify_job(export.path, 32 * MiB))
+    export.stop()
+    images.check(image, leaks=None)
