@@ -13,7 +13,7 @@ enum {
 	JUDGE_STEPS = 6,    /* of work after a cut */
 	JUDGE_CONTINUE = 4, /* one state in so many goes on */
 	JUDGE_AGAIN = 64,   /* ... is cut again while it does */
-	JUDGE_QEMU = 96,    /* ... is judged by QEMU */
+	JUDGE_QEMU = 96,    /* ... is judged by QEMU, or FUSEIMG_PROOF_QEMU=N */
 	JUDGE_DEEPEST = 2,
 };
 
@@ -47,6 +47,15 @@ bool trial_wants(const struct kind *kind)
 	if (asked)
 		return strcmp(asked, kind->name) == 0;
 	return kind->flags & KIND_QUICK || getenv("FUSEIMG_LONG") || getenv("FUSEIMG_PROOF_SEEDS");
+}
+
+/* Is it the turn of a state to be judged by QEMU? That takes its time. */
+static bool judge_is_for_qemu(const struct check *check)
+{
+	const char *asked = getenv("FUSEIMG_PROOF_QEMU");
+	unsigned long every = asked ? strtoul(asked, NULL, 10) : JUDGE_QEMU;
+
+	return every > 0 && tally.states % every == 0 && !check->marked_dirty;
 }
 
 static void trial_begin(struct trial *t, uint64_t seed)
@@ -244,7 +253,7 @@ void trial_judge(struct trial *t, size_t k, enum journal_loss loss, uint64_t see
 		 (unsigned long long)seed);
 	judge_tables(t, &after, &check);
 	judge_bitmaps(t, &after);
-	if (n % JUDGE_QEMU == 0 && !check.marked_dirty)
+	if (judge_is_for_qemu(&check))
 		judge_by_qemu(&after);
 	if (n % JUDGE_CONTINUE == 0)
 		leaks = judge_all_leaks(&after);
@@ -266,7 +275,7 @@ void trial_judge_now(struct trial *t)
 	tally.states++;
 	judge_tables(t, &t->stack, &check);
 	leaks = judge_all_leaks(&t->stack);
-	if (tally.states % JUDGE_QEMU == 0 && !check.marked_dirty)
+	if (judge_is_for_qemu(&check))
 		judge_by_qemu(&t->stack);
 	stack_open(&t->stack, false);
 	trial_verify(t);

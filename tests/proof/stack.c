@@ -216,7 +216,7 @@ void stack_dump(struct stack *s)
 void stack_dump_guest(struct stack *s)
 {
 	_cleanup_store_ struct store *guest = NULL;
-	uint64_t size = image_size(s->img);
+	uint64_t size = round_down(image_size(s->img), JOURNAL_SECTOR);
 	_cleanup_free_ void *all = malloc(size + 1);
 
 	assert_int_equal(image_read(s->img, all, size, 0), 0);

@@ -88,7 +88,7 @@ void stack_kill(struct stack *s);
 void stack_check(struct stack *s, enum check_repair repair, struct check *ret);
 /* Writes the disks to files of these names: after, img.data. */
 void stack_dump(struct stack *s);
-/* The same with the guest's disk, while it is open: guest. */
+/* The same with the guest's disk, while it is open, as far as QEMU sees it: guest. */
 void stack_dump_guest(struct stack *s);
 
 #endif

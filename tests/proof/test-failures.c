@@ -185,9 +185,20 @@ static void fail_each_flush(struct plan *p)
 	}
 }
 
-static void prove(const struct kind *kind, uint64_t from, uint64_t to)
+/* All kinds of failures of the calls of one kind. */
+static void fail_kind(struct plan *p, unsigned disk, unsigned op)
 {
 	static const unsigned grows = FAULT_WRITE | FAULT_ZERO | FAULT_ALLOCATE | FAULT_RESIZE;
+
+	fail_each(p, disk, op, -EIO, false);
+	if (1u << op & grows)
+		fail_each(p, disk, op, -ENOSPC, false);
+	if (1u << op & (FAULT_WRITE | FAULT_ZERO))
+		fail_each(p, disk, op, -EIO, true);
+}
+
+static void prove(const struct kind *kind, uint64_t from, uint64_t to)
+{
 	struct scene scene;
 
 	print_message("%s\n", kind->name);
@@ -196,14 +207,8 @@ static void prove(const struct kind *kind, uint64_t from, uint64_t to)
 		struct plan p = {.scene = &scene, .seed = seed, .stride = to - from > 1 ? 5 : 29};
 
 		live(&p.calm, &scene, seed, NULL);
-		for (unsigned disk = 0; disk < SCENE_DISKS; disk++)
-			for (unsigned op = 0; op < 9; op++) {
-				fail_each(&p, disk, op, -EIO, false);
-				if (1u << op & grows)
-					fail_each(&p, disk, op, -ENOSPC, false);
-				if (1u << op & (FAULT_WRITE | FAULT_ZERO))
-					fail_each(&p, disk, op, -EIO, true);
-			}
+		for (unsigned i = 0; i < SCENE_DISKS * 9; i++)
+			fail_kind(&p, i / 9, i % 9);
 		fail_each_flush(&p);
 	}
 	scene_done(&scene);
