@@ -25,27 +25,44 @@ static void fuzz_piece(struct image *img, uint64_t off, size_t len)
 	}
 }
 
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+static int fuzz_bitmap(void *data, const struct format_bitmap *b)
 {
-	struct image_options options = {.format = "qcow2", .read_only = true};
-	uint64_t seed = fuzz_seed(data, size);
+	fuzz_must(b->name != NULL, "a bitmap has a name");
+	return 0;
+}
+
+static void fuzz_look(struct image *img, uint64_t seed)
+{
 	struct format_info info = {0};
-	struct image *img = NULL;
+	uint64_t disk = image_size(img), off;
 	struct diag diag = {0};
-	uint64_t disk;
 
-	if (image_open(fuzz_store(data, size), &options, &img, &diag) < 0) {
-		fuzz_must(diag.text[0], "a refusal says why");
-		return 0;
-	}
-	disk = image_size(img);
 	for (unsigned i = 0; i < 24; i++) {
-		uint64_t off = fuzz_offset(disk, seed, i);
-
+		off = fuzz_offset(disk, seed, i);
 		fuzz_piece(img, off, (size_t)min_u64(FUZZ_PIECE, disk - off));
 	}
+	if (image_seek(img, fuzz_offset(disk, seed, 24), true, &off) == 0)
+		fuzz_must(off < disk, "data is inside the disk");
 	if (img->format->info)
 		img->format->info(img, &info);
+	if (img->format->bitmaps(img, fuzz_bitmap, NULL, &diag) < 0)
+		fuzz_must(diag.text[0], "who cannot list them says why");
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+	struct image_options alone = {.format = "qcow2", .read_only = true};
+	struct image_options options = {
+		.format = "qcow2", .read_only = true, .opener = &fuzz_opener};
+	_cleanup_store_ struct store *store = fuzz_store(data, size);
+	struct image *img = fuzz_open(fuzz_store(data, size), &alone);
+
+	if (!img) /* maybe because it names other files */
+		img = fuzz_open(fuzz_store(data, size), &options);
+	if (!img)
+		return 0;
+	fuzz_look(img, fuzz_seed(data, size));
 	fuzz_must(image_close(img) == 0, "nothing was written, so nothing can fail");
+	fuzz_snapshots(&options, store);
 	return 0;
 }

@@ -13,8 +13,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "format/format.h"
-#include "store/store.h"
+#include "image/image.h"
 
 enum {
 	FUZZ_STORE_MAX = 8 << 20, /* a store grows no further: -ENOSPC */
@@ -34,6 +33,24 @@ uint64_t fuzz_offset(uint64_t size, uint64_t seed, unsigned i);
 
 /* A number that depends on all of the input. */
 uint64_t fuzz_seed(const uint8_t *data, size_t size);
+
+/* Opens what an image names: a small disk for a backing image, an empty store for a data file. */
+extern struct image_opener fuzz_opener;
+
+/* Opens as an image; NULL where it is refused. Image or not, a refusal says why, and an image that
+ * names other files is refused where there is no opener. Takes over the store. */
+struct image *fuzz_open(struct store *store, const struct image_options *options);
+
+/* A store in front of another one, which stays when image_close() takes this one along. Lives in
+ * the caller's memory. */
+struct fuzz_window {
+	struct store store;
+	struct store *inner;
+};
+void fuzz_window_init(struct fuzz_window *w, struct store *inner);
+
+/* A number that depends on what the internal snapshots of an image read as. */
+uint64_t fuzz_snapshots(const struct image_options *options, struct store *store);
 
 /* Checks the store; true where nothing at all is wrong. ret may be NULL. */
 bool fuzz_clean(struct store *store, enum check_repair repair, struct check *ret);

@@ -121,14 +121,15 @@ static unsigned race_shape(const struct race_set *set, const struct rig_shape *s
 	gate_init(&race.gate);
 	model_init(&race.model, race.rig.grain, race.rig.max);
 	for (size_t i = 0; i < set->n_firsts * set->n_seconds; i++) {
+		const struct race_request *first = &set->firsts[i / set->n_seconds];
 		const struct race_request *second = &set->seconds[i % set->n_seconds];
 		uint64_t clusters = race.rig.size / shape->cluster;
 		uint64_t places[] = {1, clusters / 5, clusters * 5 / 9, clusters * 9 / 10};
 
-		if (second->kind == OP_RESIZE && !race.rig.resizable)
+		if ((first->kind == OP_RESIZE || second->kind == OP_RESIZE) && !race.rig.resizable)
 			continue;
 		for (size_t p = 0; p < ARRAY_SIZE(places); p++)
-			n += race_pair(&race, &set->firsts[i / set->n_seconds], second, places[p]);
+			n += race_pair(&race, first, second, places[p]);
 	}
 	print_message("%s: %u orders\n", rig_name(&race.rig), n);
 	model_done(&race.model);
