@@ -4,6 +4,7 @@
 import os
 import random
 import threading
+import traceback
 from pathlib import Path
 
 KiB, MiB, GiB, TiB = 1 << 10, 1 << 20, 1 << 30, 1 << 40
@@ -132,6 +133,8 @@ def in_processes(jobs):
             try:
                 job()
                 status = 0
+            except BaseException:  # pylint: disable=broad-except
+                traceback.print_exc()
             finally:
                 os._exit(status)
         pids.append(pid)
