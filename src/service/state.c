@@ -329,8 +329,11 @@ static int state_parse(struct state *s, char *text, size_t len, struct diag *dia
 		r = state_take(s, p, equals + 1, diag);
 		if (r < 0 && (!diag || !diag->text[0]))
 			return diag_errno(diag, r, "the saved state is damaged at \"%s\"", p);
+		/* A setting that is not known here: written by a newer version */
 		if (r < 0)
-			return diag_prefix(diag, "the saved state");
+			return diag_prefix(diag, "the saved state was written by another version "
+						 "of fuseimg"),
+			       r == -EINVAL ? -EPROTONOSUPPORT : r;
 		p = next;
 	}
 	return 0;
