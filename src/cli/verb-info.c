@@ -20,6 +20,15 @@ struct info {
 	struct format_info features;
 };
 
+/* What an image lists: who shows it, and what could not be read. */
+struct info_lists {
+	format_snapshot_fn *snapshot;
+	format_bitmap_fn *bitmap;
+	void *snapshots, *bitmaps; /* for them */
+	struct diag errors[2];
+	size_t n_errors;
+};
+
 static int info_collect(struct image *img, struct info *ret, struct diag *diag)
 {
 	int r;
@@ -99,15 +108,37 @@ static int info_text_bitmap(void *data, const struct format_bitmap *b)
 	return ferror(stdout) ? -EIO : 0;
 }
 
-static int info_text_lists(struct image *img, struct diag *diag)
+/* Shows what the image lists. A list that is damaged does not keep the rest from being shown. */
+static void info_lists(struct image *img, struct info_lists *lists)
 {
-	int r = 0;
+	struct diag *d = lists->errors;
 
-	if (img->format->snapshots)
-		r = img->format->snapshots(img, info_text_snapshot, NULL, diag);
-	if (r == 0 && img->format->bitmaps)
-		r = img->format->bitmaps(img, info_text_bitmap, NULL, diag);
-	return r;
+	if (img->format->snapshots &&
+	    img->format->snapshots(img, lists->snapshot, lists->snapshots, d) < 0 && d->text[0])
+		d++;
+	if (img->format->bitmaps &&
+	    img->format->bitmaps(img, lists->bitmap, lists->bitmaps, d) < 0 && d->text[0])
+		d++;
+	lists->n_errors = (size_t)(d - lists->errors);
+}
+
+/* The first of them is what the command ends with. */
+static void info_note_errors(const struct info_lists *lists, struct diag *diag)
+{
+	if (lists->n_errors > 0 && diag->error == 0)
+		*diag = lists->errors[0];
+}
+
+static void info_text_lists(struct image *img, struct diag *diag)
+{
+	struct info_lists lists = {.snapshot = info_text_snapshot, .bitmap = info_text_bitmap};
+
+	info_lists(img, &lists);
+	for (size_t i = 0; i < lists.n_errors; i++) {
+		output_label("error");
+		puts(lists.errors[i].text);
+	}
+	info_note_errors(&lists, diag);
 }
 
 static void info_text(const struct info *i)
@@ -188,18 +219,23 @@ static int info_json_bitmap(void *data, const struct format_bitmap *b)
 	return 0;
 }
 
-static int info_json_lists(struct json_object *o, struct image *img, struct diag *diag)
+static void info_json_lists(struct json_object *o, struct image *img, struct diag *diag)
 {
-	struct json_object *snapshots = json_object_new_array(), *bitmaps = json_object_new_array();
-	int r = 0;
+	struct json_object *errors = json_object_new_array();
+	struct info_lists lists = {
+		.snapshot = info_json_snapshot,
+		.bitmap = info_json_bitmap,
+		.snapshots = json_object_new_array(),
+		.bitmaps = json_object_new_array(),
+	};
 
-	output_json_add(o, "snapshots", snapshots);
-	output_json_add(o, "bitmaps", bitmaps);
-	if (img->format->snapshots)
-		r = img->format->snapshots(img, info_json_snapshot, snapshots, diag);
-	if (r == 0 && img->format->bitmaps)
-		r = img->format->bitmaps(img, info_json_bitmap, bitmaps, diag);
-	return r;
+	output_json_add(o, "snapshots", lists.snapshots);
+	output_json_add(o, "bitmaps", lists.bitmaps);
+	output_json_add(o, "errors", errors);
+	info_lists(img, &lists);
+	for (size_t i = 0; i < lists.n_errors; i++)
+		json_object_array_add(errors, output_json_string(lists.errors[i].text));
+	info_note_errors(&lists, diag);
 }
 
 /* Names as in qemu-img info where the meaning is the same. */
@@ -227,17 +263,13 @@ static struct json_object *info_json(const struct info *i)
 
 static int info_json_file(struct image *img, struct json_object **ret, struct diag *diag)
 {
-	_cleanup_json_ struct json_object *o = NULL;
 	struct info info;
 	int r = info_collect(img, &info, diag);
 
 	if (r < 0)
 		return r;
-	o = info_json(&info);
-	r = info_json_lists(o, img, diag);
-	if (r < 0)
-		return r;
-	*ret = TAKE_PTR(o);
+	*ret = info_json(&info);
+	info_json_lists(*ret, img, diag);
 	return 0;
 }
 
@@ -253,13 +285,11 @@ static int info_print_chain_text(struct image *img, struct diag *diag)
 		if (!first)
 			fputs("\nbacked by ", stdout);
 		info_text(&info);
-		r = info_text_lists(img, diag);
-		if (r < 0)
-			return r;
+		info_text_lists(img, diag);
 		if (first)
 			partitions_text(img);
 	}
-	return 0;
+	return diag->error;
 }
 
 /* The image, with the files below it as an array, the nearest first. */
@@ -283,7 +313,7 @@ static int info_print_chain_json(struct image *img, struct diag *diag)
 		json_object_array_add(chain, below);
 	}
 	output_json(top, true);
-	return 0;
+	return diag->error;
 }
 
 int verb_info(struct command *c, struct diag *diag)
@@ -293,5 +323,6 @@ int verb_info(struct command *c, struct diag *diag)
 
 	if (r < 0)
 		return r;
+	*diag = (struct diag){0};
 	return c->json ? info_print_chain_json(img, diag) : info_print_chain_text(img, diag);
 }

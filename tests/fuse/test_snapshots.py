@@ -144,6 +144,37 @@ def test_info_agrees_with_qemu(work):
     assert '2 "two words", ' in text and '"weekly", granularity 1 MiB (1048576 bytes)\n' in text
 
 
+def test_info_of_damaged_lists(work):
+    """What can be read is shown, with an error for the rest; also of a file below the image."""
+    image = images.create(work / "disk.img", 20 * MiB)
+    for name in NAMES[:2]:
+        snapshot(image, name)
+    images.run("qemu-img", "bitmap", "--add", image, "daily")
+    above = images.create(work / "above.img", 20 * MiB, backing=(image.name, "qcow2"))
+    good = json.loads(fuseimg("info", "--json", image).stdout)
+    assert good["errors"] == []
+    data = bytearray(image.read_bytes())
+    table = int.from_bytes(data[64:72], "big")
+    data[table + 36:table + 40] = (5000).to_bytes(4, "big")
+    extension = data.index((0x23852875).to_bytes(4, "big"))
+    directory = int.from_bytes(data[extension + 24:extension + 32], "big")
+    data[directory + 16] = 9
+    image.write_bytes(data)
+    for path in (image, above):
+        done = fuseimg("info", "--json", path, check=False)
+        assert done.returncode == 1 and done.stderr.count("\n") == 1
+        shown = json.loads(done.stdout)
+        shown = shown if path == image else shown["backing"][0]
+        assert len(shown["errors"]) == 2
+        assert "5000 bytes of extra data" in shown["errors"][0]
+        assert "bitmap 0 has the unknown type 9" in shown["errors"][1]
+        for key in ("virtual-size", "cluster-size", "features"):
+            assert shown[key] == good[key]
+        done = fuseimg("info", path, check=False)
+        assert done.returncode == 1 and "unknown type 9" in done.stdout and "20 MiB" in done.stdout
+        assert "5000 bytes of extra data" in done.stdout and "5000 bytes of extra data" in done.stderr
+
+
 def test_bitmaps_of_what_was_written(work, mount):
     """Mounted for writing: bitmaps stay valid until somebody writes, and then say that they are not."""
     def flags():
