@@ -151,15 +151,17 @@ static void *serve_thread(void *data)
 	return NULL;
 }
 
-/* Slots from the first-th on get no thread: there are fewer threads than the session has fds. */
+/* Slots from the first-th on, one after the other. */
 static void serve_replay_rest(struct serve *s, const struct serve_options *o, unsigned first)
 {
 	for (unsigned i = first; i < o->n; i++) {
 		struct request rq;
 
 		request_init(&rq, &s->share, i, o->thread_fds[i]);
+		atomic_store(&s->share.slots.head->replaying, i + 1);
 		serve_replay(s, &rq);
 	}
+	atomic_store(&s->share.slots.head->replaying, 0);
 }
 
 /* pthread_create() with every signal blocked in the new thread. */
@@ -169,6 +171,7 @@ static int serve_create_thread(struct serve_thread *t)
 	int r;
 
 	sigfillset(&all);
+	sigdelset(&all, SIGSYS); /* tells of a forbidden system call, see worker/sandbox.h */
 	pthread_sigmask(SIG_SETMASK, &all, &old);
 	r = -pthread_create(&t->id, NULL, serve_thread, t);
 	pthread_sigmask(SIG_SETMASK, &old, NULL);
@@ -236,7 +239,9 @@ static int serve_start_threads(struct serve *s, const struct serve_options *o, u
 	r = serve_install_signal();
 	if (r < 0)
 		return r;
-	serve_replay_rest(s, o, threads);
+	/* What no thread will own, as there may be fewer of them than the session has fds. Where
+	 * one request is suspected of killing workers: all, so that its death tells which it is. */
+	serve_replay_rest(s, o, o->config->careful ? 0 : threads);
 	atomic_store(&s->alive, threads);
 	while (r == 0 && s->n < threads)
 		r = serve_start_thread(s, o);

@@ -444,6 +444,15 @@ static unsigned attend_held(struct supervisor *s, uint64_t held[static SLOTS_MAX
 	return n;
 }
 
+/* The only slot that the worker was at, or their number. Whatever a worker wrote there, it can only
+ * accuse one of the requests that it had in hand. */
+static unsigned attend_suspect(struct supervisor *s)
+{
+	uint32_t replaying = atomic_exchange(&s->slots.head->replaying, 0);
+
+	return replaying == 0 || replaying > s->session.n ? s->session.n : replaying - 1;
+}
+
 static void attend_crashed(struct supervisor *s, const struct attend *a, const siginfo_t *end)
 {
 	bool killed = end->si_code != CLD_EXITED && end->si_status == SIGKILL && !a->accused;
@@ -465,7 +474,8 @@ static void attend_crashed(struct supervisor *s, const struct attend *a, const s
 	log_msg(LOG_WARNING, "%s: the worker (pid %d) %s with %u requests in hand", s->image,
 		a->pid, how, n);
 	report_problem(s, "the worker %s and was replaced", how);
-	verdict = crashes_note(&s->crashes, now, killed, held, s->session.n);
+	verdict = crashes_note(&s->crashes, now, killed, held, s->session.n, attend_suspect(s));
+	s->careful = verdict.careful;
 	for (unsigned i = 0; i < s->session.n; i++)
 		if (verdict.poison & UINT64_C(1) << i)
 			attend_refuse_poison(s, i);
@@ -565,6 +575,7 @@ int attend_start(struct supervisor *s, struct diag *diag)
 		attend_finish(s);
 		return diag_errno(diag, r, "watching the worker");
 	}
+	start.config.careful = s->careful;
 	snprintf(start.text, sizeof(start.text), "%s", s->image);
 	attend_send(s, &start, &s->image_fd, 1);
 	return 0;

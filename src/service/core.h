@@ -129,6 +129,7 @@ struct supervisor {
 
 	struct attend attend;
 	struct crashes crashes;
+	bool careful;		  /* the next worker replays one request at a time */
 	unsigned reopen_failures; /* in a row */
 	unsigned young_kills;	  /* in a row */
 	sd_event_source *restart;

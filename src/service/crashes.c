@@ -17,7 +17,7 @@ static bool crashes_too_many(struct crashes *c, uint64_t now_us)
 }
 
 struct crashes_verdict crashes_note(struct crashes *c, uint64_t now_us, bool killed,
-				    const uint64_t *held, unsigned n)
+				    const uint64_t *held, unsigned n, unsigned suspect)
 {
 	struct crashes_verdict verdict = {0};
 	bool repeated = false;
@@ -31,9 +31,12 @@ struct crashes_verdict crashes_note(struct crashes *c, uint64_t now_us, bool kil
 		c->held[i].unique = held[i];
 		if (held[i] == 0)
 			continue;
-		c->held[i].blame += killed ? CRASHES_BLAME_KILL : CRASHES_BLAME_CRASH;
+		if (suspect == n || suspect == i)
+			c->held[i].blame += killed ? CRASHES_BLAME_KILL : CRASHES_BLAME_CRASH;
 		if (c->held[i].blame >= CRASHES_POISON)
 			verdict.poison |= UINT64_C(1) << i;
+		else if (c->held[i].blame >= CRASHES_CAREFUL)
+			verdict.careful = true;
 	}
 	/* A request that takes down one worker after the other will soon be given up: its second
 	 * and third death say nothing new about the image. */

@@ -18,11 +18,13 @@
 #include "session/slots.h"
 
 enum {
-	CRASHES_MAX = 5,	 /* more than so many ... */
-	CRASHES_WINDOW_S = 10,	 /* ... in this time: give up */
-	CRASHES_POISON = 21,	 /* the blame at which a request is given up: */
-	CRASHES_BLAME_CRASH = 7, /* three crashes, */
-	CRASHES_BLAME_KILL = 1,	 /* or 21 kills */
+	CRASHES_MAX = 5,			   /* more than so many ... */
+	CRASHES_WINDOW_S = 10,			   /* ... in this time: give up */
+	CRASHES_POISON = 21,			   /* the blame at which a request is given up: */
+	CRASHES_BLAME_CRASH = 7,		   /* three crashes, */
+	CRASHES_BLAME_KILL = 1,			   /* or 21 kills */
+	CRASHES_CAREFUL = 2 * CRASHES_BLAME_CRASH, /* the blame from which on the successor
+						      replays one request at a time */
 };
 
 struct crashes {
@@ -36,14 +38,16 @@ struct crashes {
 
 struct crashes_verdict {
 	uint64_t poison; /* bit i: the request in slot i has to be given up */
+	bool careful;	 /* the next worker is to show which one is to blame */
 	bool give_up;
 };
 
 /*
  * A worker died at now_us (monotonic). held: the unique of each request that was in hand and not
- * executed, 0 where there was none; n slots. killed: by SIGKILL.
+ * executed, 0 where there was none; n slots. suspect: the only slot that was being worked on, n: it
+ * may have been any. killed: by SIGKILL.
  */
 struct crashes_verdict crashes_note(struct crashes *c, uint64_t now_us, bool killed,
-				    const uint64_t *held, unsigned n);
+				    const uint64_t *held, unsigned n, unsigned suspect);
 
 #endif

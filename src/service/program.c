@@ -126,9 +126,7 @@ const char *program_describe_end(const siginfo_t *end, char *buf, size_t size)
 	else if (end->si_code == CLD_EXITED)
 		snprintf(buf, size, "exited with status %d", status);
 	else if (status == SIGSYS)
-		snprintf(buf, size,
-			 "was killed for a forbidden system call (SIGSYS; the kernel's "
-			 "log has its number)");
+		snprintf(buf, size, "was killed for a forbidden system call (SIGSYS)");
 	else if (status == SIGKILL)
 		snprintf(buf, size, "was killed by SIGKILL (somebody's, or for want of memory)");
 	else

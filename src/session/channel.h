@@ -68,6 +68,7 @@ struct worker_config {
 	bool growable;
 	bool discard;	 /* punched space goes back to the host */
 	bool directory;	 /* the target is a directory (disk, status); else the file itself */
+	bool careful;	 /* replay one request after the other: one of them may be poison */
 	bool page_cache; /* CACHE=auto: clients may use the page cache on our file */
 	uint32_t mode, uid, gid;
 	uint32_t threads;

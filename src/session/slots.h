@@ -86,6 +86,9 @@ struct slot {
 struct slots_head {
 	uint32_t magic, version;
 	uint32_t n;
+	/* 1 + the slot whose request is being executed again before there are threads; 0: none.
+	 * Should the worker die, this request alone is to blame. */
+	_Atomic uint32_t replaying;
 	/* Someone has opened the disk past the page cache: see ops_open() */
 	_Atomic uint32_t direct_opened;
 	/* The worker's, under a lock of its own: there is only one worker at a time, and a SETATTR

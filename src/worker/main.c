@@ -93,6 +93,20 @@ static void worker_log(void *data, int level, int error, uint64_t off, const cha
 	channel_send(CHANNEL_FD, &msg, NULL, 0);
 }
 
+/* In a signal handler, so nothing here locks or allocates; what snprintf does with integers is fine
+ * in the C libraries that there are. */
+static void worker_forbidden(int nr)
+{
+	static struct channel_msg msg; /* too large for the stack of a thread that is at its end */
+
+	msg.type = CHANNEL_LOG;
+	msg.level = LOG_ERR;
+	msg.offset = UINT64_MAX;
+	snprintf(msg.text, sizeof(msg.text),
+		 "the worker tried system call %d, which it must not make, and is ended", nr);
+	channel_send(CHANNEL_FD, &msg, NULL, 0);
+}
+
 static void worker_close_fds(const int *fds, size_t n)
 {
 	for (size_t i = 0; i < n; i++)
@@ -152,7 +166,7 @@ static enum worker_exit worker_start(struct worker *w)
 	if (worker_expect(CHANNEL_START, &msg, fds, &n) < 0 || n != 1)
 		return WORKER_EXIT_PROTOCOL;
 	w->config = msg.config;
-	if (sandbox_enter(&diag) < 0)
+	if (sandbox_enter(worker_forbidden, &diag) < 0)
 		return worker_fail(&diag, WORKER_EXIT_SANDBOX);
 	if (store_file_new(fds[0], msg.text, &store, &diag) < 0 ||
 	    worker_open_image(w, store, &diag) < 0)

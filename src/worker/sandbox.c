@@ -144,7 +144,7 @@ static int sandbox_enter_as_user(struct diag *diag)
 	return sandbox_drop_bounding_set(false, diag);
 }
 
-int sandbox_enter(struct diag *diag)
+int sandbox_enter(sandbox_forbidden_fn forbidden, struct diag *diag)
 {
 	int r = sandbox_attributes(diag);
 
@@ -159,7 +159,7 @@ int sandbox_enter(struct diag *diag)
 	if (r >= 0 && prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) < 0)
 		r = diag_errno(diag, -errno, "PR_SET_DUMPABLE");
 	if (r >= 0 && FUSEIMG_SECCOMP)
-		r = sandbox_seccomp(diag);
+		r = sandbox_seccomp(forbidden, diag);
 	if (r < 0)
 		diag_prefix(diag, "the worker cannot give up its rights");
 	return r;

@@ -17,8 +17,14 @@
 
 #include "base/diag.h"
 
-/* For a process with one thread, once. On failure the process must not go on. */
-int sandbox_enter(struct diag *diag);
+/* Called in a signal handler with the number of a system call that was not allowed, before it ends
+ * the process. */
+typedef void (*sandbox_forbidden_fn)(int nr);
+
+/* For a process with one thread, once. On failure the process must not go on. forbidden may be
+ * NULL.
+ */
+int sandbox_enter(sandbox_forbidden_fn forbidden, struct diag *diag);
 
 /* The parts, for sandbox_enter() and its test. */
 
@@ -30,7 +36,7 @@ int sandbox_root_enter(bool user, struct diag *diag);
  * signals, as far as the running kernel's Landlock goes. */
 int sandbox_landlock(struct diag *diag);
 
-/* The system calls that are left. */
-int sandbox_seccomp(struct diag *diag);
+/* The system calls that are left. Threads with SIGSYS blocked die without a word. */
+int sandbox_seccomp(sandbox_forbidden_fn forbidden, struct diag *diag);
 
 #endif

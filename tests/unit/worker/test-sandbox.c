@@ -61,7 +61,7 @@ static pid_t start_inside(int (*check)(int arg), int arg)
 		    (setgroups(0, NULL) < 0 || setresgid(OUTSIDER, OUTSIDER, OUTSIDER) < 0 ||
 		     setresuid(OUTSIDER, OUTSIDER, OUTSIDER) < 0))
 			_exit(CHILD_REFUSED);
-		if (sandbox_enter(&diag) < 0) {
+		if (sandbox_enter(NULL, &diag) < 0) {
 			dprintf(2, "%s\n", diag.text);
 			_exit(CHILD_REFUSED);
 		}
