@@ -79,7 +79,7 @@ LONG = ["cluster-9", "cluster-12", "cluster-16", "cluster-21", "extended-14", "e
 
 
 @pytest.mark.long
-@pytest.mark.limit(300)
+@pytest.mark.limit(1000)
 @pytest.mark.parametrize("seed", range(2))
 @pytest.mark.parametrize("name", LONG)
 def test_killed_under_everything_long(name, seed, work, maker, mount):
@@ -88,4 +88,5 @@ def test_killed_under_everything_long(name, seed, work, maker, mount):
         options["direct"] = True
     else:
         options["cache"] = "none" if name in LONG[::2] else "auto"
-    stress(work, maker, mount, name, 15, seed=seed + 1, **options)
+    seconds = max(3, float(os.environ.get("FUSEIMG_TEST_SECONDS", "240")) / 16)
+    stress(work, maker, mount, name, seconds, seed=seed + 1, **options)

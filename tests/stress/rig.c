@@ -69,10 +69,13 @@ int rig_teardown(void **state)
 static int rig_store(struct rig *rig, const char *name, bool writable, struct store **ret,
 		     struct diag *diag)
 {
-	int fd = open(name, (writable ? O_RDWR : O_RDONLY) | O_CLOEXEC);
+	int flags = (writable ? O_RDWR : O_RDONLY) | O_CLOEXEC, fd = -1, r;
 	struct store *store;
-	int r;
 
+	if (rig->direct)
+		fd = open(name, flags | O_DIRECT);
+	if (fd < 0)
+		fd = open(name, flags);
 	if (fd < 0)
 		return diag_errno(diag, -errno, "%s", name);
 	r = store_file_new(fd, name, &store, diag);

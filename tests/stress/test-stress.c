@@ -126,6 +126,7 @@ static void stress_seed(struct rig *rig, uint64_t seed, bool judged)
 	s.model = &m;
 	rig_copy(rig, &m);
 	rig->hook = seed % 3 ? &hook_jitter : NULL;
+	rig->direct = seed % 4 == 3;
 	for (unsigned i = 0; good && i < STRESS_ROUNDS; i++)
 		good = stress_round(&s, seed * STRESS_ROUNDS + i);
 	if (!good || m.error[0])
