@@ -92,7 +92,8 @@ def run(command, environment=None, **options):
                           text=True, errors="replace", check=False, **options)
     if done.returncode:
         tail = "\n".join(done.stdout.splitlines()[-15:])
-        raise RootError(f"{' '.join(map(str, command))} exited with {done.returncode}:\n{tail}")
+        name = " ".join(str(word) for word in command if "\n" not in str(word))
+        raise RootError(f"{name} exited with {done.returncode}:\n{tail}")
     return done.stdout
 
 

@@ -1,0 +1,43 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Event by state: what a client saw. As text for the terminal, and as a table in a document."""
+
+import re
+from pathlib import Path
+
+
+class Table:
+    def __init__(self, suite):
+        self.suite = suite
+        self.cells = {}     # (event, state) -> what was seen
+
+    def note(self, event, state, seen):
+        self.cells[event, state] = seen
+
+    def lines(self):
+        """Rows of columns; the first is the heading."""
+        events = list(dict.fromkeys(event for event, _ in self.cells))
+        states = list(dict.fromkeys(state for _, state in self.cells))
+        rows = [["Event", *states]]
+        rows += [[event, *(self.cells.get((event, state), "-") for state in states)] for event in events]
+        return rows
+
+    def text(self):
+        rows = self.lines()
+        widths = [max(len(row[n]) for row in rows) for n in range(len(rows[0]))]
+        return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in rows)
+
+    def write(self, document):
+        """Replaces what stands in a document (scdoc) between the two comments that name our release."""
+        begin, end = f"; {self.suite}: begin\n", f"; {self.suite}: end\n"
+        text = Path(document).read_text(encoding="utf-8")
+        replaced, found = re.subn(f"{begin}.*{end}", lambda _: f"{begin}\n{self.scdoc()}\n{end}", text, flags=re.DOTALL)
+        assert found == 1, f"{document} has no place for the table of {self.suite}"
+        Path(document).write_text(replaced, encoding="utf-8")
+
+    def scdoc(self):
+        """A table with lines between the rows, in the markup of scdoc(5)."""
+        heading, *rows = self.lines()
+        found = [f"[[ *{heading[0]}*", *(f":[ *{cell}*" for cell in heading[1:])]
+        for row in rows:
+            found += [f"|  {row[0]}", *(f":  {cell}" for cell in row[1:])]
+        return "".join(f"{line}\n" for line in found)

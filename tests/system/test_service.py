@@ -1,0 +1,146 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""One instance and its configuration: names, mistakes, several at a time, what systemctl shows."""
+
+import os
+
+import pytest
+
+from box.export import Client
+from support import images, proc
+from support.content import MiB
+
+
+def start_fails(exported):
+    """What systemctl said and what the journal has."""
+    done = exported.systemctl("start", check=False)
+    assert done.returncode != 0, "a start that should have failed"
+    return done.stderr + exported.machine.journal("--unit", exported.unit)
+
+
+@pytest.mark.parametrize("name", ["simple", "with-dash", "two--dashes", "with space", "Größe_π", "a.b:c", "back\\slash",
+                                  "-leading"])
+def test_names(name, machine, export):
+    """Every name that a person may choose, with the unit's name as systemd-escape has it."""
+    exported = export(machine, name, size=8 * MiB)
+    exported.start()
+    assert machine.say("stat", "--format=%s", "--", exported.disk) == str(8 * MiB)
+    # the drop-in for the mount's unit finds the service
+    proc.wait_until(lambda: exported.unit in machine.related(exported.mount_unit, "After"), 10, every=0.1,
+                    what=f"{exported.mount_unit} after {exported.unit}")
+    assert "umount.target" in machine.related(exported.mount_unit, "Conflicts")
+    assert "local-fs.target" not in machine.related(exported.mount_unit, "Before")
+    exported.systemctl("stop")
+    exported.check(file_system=False)
+
+
+def test_a_name_that_was_not_escaped(machine, export):
+    """The usual mistake is answered with the name that was meant."""
+    exported = export(machine, "not-escaped")
+    machine.systemctl("start", "fuseimg@not-escaped.service", check=False)
+    assert "fuseimg@not\\x2descaped.service" in machine.journal("--unit", "fuseimg@not-escaped.service")
+    exported.start()
+
+
+def test_the_worker_is_nobody_and_sees_nothing(machine, export):
+    exported = export(machine, "confined")
+    exported.start()
+    worker = exported.wait_worker()
+    uid = machine.say("id", "--user", "fuseimg")
+    assert proc.status_field(worker, "Uid").split() == [uid] * 4
+    assert int(proc.status_field(worker, "CapEff"), 16) == 0
+    assert proc.status_field(worker, "NoNewPrivs") == "1" and proc.status_field(worker, "Seccomp") == "2"
+    for kind in ("mnt", "net", "ipc"):
+        assert os.readlink(f"/proc/{worker}/ns/{kind}") != os.readlink(f"/proc/{machine.leader}/ns/{kind}"), kind
+
+
+def test_status_is_for_people(machine, export):
+    exported = export(machine, "shown")
+    exported.start()
+    assert "qcow2" in exported.status and "128" in exported.status, exported.status
+
+
+def test_two_instances(machine, export):
+    """They have nothing to do with each other."""
+    one, two = export(machine, "one"), export(machine, "two")
+    machine.systemctl("start", one.unit, two.unit)
+    client = Client(machine, one.disk)
+    two.systemctl("stop")
+    two.check(file_system=False)
+    two.start()
+    assert not client.finish().errors
+    machine.systemctl("stop", one.unit, two.unit)
+    one.check(file_system=False)
+
+
+def test_no_configuration(machine, export):
+    exported = export(machine, "unknown")
+    os.unlink(machine.path("/etc/fuseimg/unknown.conf"))
+    said = start_fails(exported)
+    assert "/etc/fuseimg/unknown.conf" in said and "fuseimg.conf(5)" in said
+    assert exported.show("NRestarts") == "0", "it was tried again without a reason"
+
+
+@pytest.mark.parametrize("line, named", [("THREADS=many", "THREADS"), ("IMAGES=/srv/x", "IMAGE"),
+                                         ("no equals sign", "wrong.conf:2"), ("MODE=999", "MODE")])
+def test_wrong_configuration(line, named, machine, export):
+    """The line is named, and what would be right; nothing is tried again, nothing is mounted."""
+    exported = export(machine, "wrong")
+    machine.write("/etc/fuseimg/wrong.conf", f"IMAGE=/srv/wrong.img\n{line}\n")
+    said = start_fails(exported)
+    assert "wrong.conf:2" in said and named in said
+    assert exported.show("NRestarts") == "0"
+    assert not exported.mounted()
+
+
+def test_a_wrong_configuration_changes_nothing_at_a_reload(machine, export):
+    exported = export(machine, "rewritten")
+    exported.start()
+    client = Client(machine, exported.disk)
+    processes = exported.processes()
+    exported.configure(IMAGE="/srv/rewritten.img", FORMAT="qcow2", THREADS="many")
+    done = exported.systemctl("reload", check=False)
+    assert done.returncode != 0
+    assert "THREADS" in machine.journal("--unit", exported.unit)
+    assert exported.active == "active" and exported.processes() == processes
+    assert not client.finish().errors
+
+
+def test_start_limit(machine, export):
+    """An image that cannot be opened: tried again for a while, then failed, and nothing is left behind."""
+    exported = export(machine, "broken")
+    os.truncate(exported.image, 100)
+    said = start_fails(exported)
+    assert "/srv/broken.img" in said
+    machine.wait_state(exported.unit, "failed")
+    assert 1 <= int(exported.show("NRestarts")) <= 20
+    assert not exported.mounted() and not exported.processes()
+    # put right, it starts
+    images.create(exported.image, MiB)
+    exported.systemctl("reset-failed")
+    exported.start()
+
+
+def test_owner_may_use_it(machine, export):
+    """The way to the disk is open to whom MODE= and OWNER= let in, and closed to others."""
+    exported = export(machine, "owned", OWNER="games", MODE="0600")
+    exported.start()
+    command = ["setpriv", "--reuid=games", "--clear-groups", "dd", f"if={exported.disk}", "of=/dev/null", "count=1"]
+    machine.run(*command)
+    command[1] = "--reuid=nobody"
+    assert "Permission denied" in machine.run(*command, check=False).stderr
+
+
+def test_enabled_at_boot(boot, export):
+    """With a file system inside as a hard requirement of local-fs.target, from boot to boot."""
+    machine = boot()
+    exported = export(machine, "data-disk")
+    exported.start()
+    exported.make_file_system()
+    where = exported.mount_inside(required_by="local-fs.target")
+    machine.run("sh", "-c", f"echo kept >'{where}/file'")
+    machine.systemctl("enable", exported.unit, exported.inside_unit)
+    machine.restart()
+    assert machine.say("cat", f"{where}/file") == "kept"
+    assert "ordering cycle" not in machine.journal("--boot")
+    assert machine.poweroff() < 20
+    exported.check()

@@ -1,0 +1,47 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""The end of the machine while everything is in use: quick, in order, and nothing is lost."""
+
+import time
+
+from support import proc
+
+# What the journal says when the order was wrong; of other mounts of the machine it may
+BAD = ["ordering cycle", "Failed unmounting", "Mount disappeared", "timed out", "Transport endpoint", "I/O error",
+       "left-over process"]
+OURS = ["fuseimg", "inside"]
+
+
+def judge(machine, exported, took, table, state):
+    journal = machine.journal_of_the_dead()
+    about_us = [line for line in journal.splitlines() if any(word in line for word in OURS)]
+    assert not [line for line in about_us if any(word in line for word in BAD)], "\n".join(about_us)
+    assert "ordering cycle" not in journal
+    assert [line for line in about_us if f"Stopped {exported.unit}" in line]
+    assert took < 15
+    table.note("power-off of the machine", state, f"in order, after {took:.1f} s")
+
+
+def test_idle(boot, export, table):
+    machine = boot()
+    exported = export(machine, "idle")
+    exported.start()
+    judge(machine, exported, machine.poweroff(), table, "not in use")
+    exported.check(file_system=False)
+
+
+def test_file_system_in_use(boot, export, table):
+    """A service of the machine writes to a file system inside; what it wrote and synced is there."""
+    machine = boot()
+    exported = export(machine, "busy-disk")
+    exported.start()
+    exported.make_file_system()
+    where = exported.mount_inside()
+    machine.run("systemd-run", "--unit=writer", f'--property=RequiresMountsFor="{where}"', "--", "sh", "-c",
+                f"n=0; while n=$((n + 1)); do echo $n >'{where}/new' && sync '{where}/new' && "
+                f"mv '{where}/new' '{where}/counter' && echo $n >/srv/new && mv /srv/new /srv/acknowledged; done")
+    time.sleep(1)
+    took = machine.poweroff()
+    judge(machine, exported, took, table, "ext4 inside being written")
+    flat = exported.check()
+    counter = int(proc.run("debugfs", "-R", "cat /counter", flat).stdout)
+    assert counter >= int((machine.srv / "acknowledged").read_text(encoding="ascii")) > 10
