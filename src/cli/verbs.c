@@ -184,6 +184,14 @@ const struct verb verbs[] = {
 		.run = verb_check_config,
 	},
 	{
+		.name = "cleanup",
+		.words = "NAME",
+		.n_words = 1,
+		.help = "Take away the mount of a service that is dead",
+		.options = {&option_verbose},
+		.run = verb_cleanup,
+	},
+	{
 		.name = "list",
 		.words = "",
 		.n_words = 0,

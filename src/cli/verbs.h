@@ -14,6 +14,7 @@ int verb_map(struct command *c, struct diag *diag);
 int verb_check(struct command *c, struct diag *diag);
 int verb_serve(struct command *c, struct diag *diag);
 int verb_check_config(struct command *c, struct diag *diag);
+int verb_cleanup(struct command *c, struct diag *diag);
 int verb_list(struct command *c, struct diag *diag);
 
 #endif

@@ -14,7 +14,7 @@ from support.content import KiB, MiB
 from support.export import fuseimg
 from test_formats import SHAPES, params
 
-VERBS = ["mount", "umount", "info", "map", "check", "serve", "check-config", "list"]
+VERBS = ["mount", "umount", "info", "map", "check", "serve", "check-config", "cleanup", "list"]
 SOME = [shape for shape in SHAPES if shape.name in ("cluster-16", "cluster-9", "v2-16", "zstd-12", "extended-16", "chain-4",
                                                     "raw-backing", "data-file", "refcount-64", "empty")]
 

@@ -14,6 +14,7 @@ import pytest
 from conftest import why_no_mounts
 from support import fio, images, mounts, proc
 from support.content import MiB, random_bytes
+from support.export import fuseimg, listed
 from support.fdstore import StoredService, mount_words
 
 
@@ -117,7 +118,6 @@ def test_locks_stay(service, work):
 
 
 def test_the_list_of_exports(service, work):
-    from support.export import listed
     image = images.create(work / "disk.img", 16 * MiB)
     export = service(image)
     export.kill(export.worker)
@@ -152,6 +152,30 @@ def test_backing_files_are_kept(service, work):
     export.start()
     assert export.path.read_bytes() == bytes(16 * MiB)
     export.stop()
+
+
+def cleanup(export):
+    return fuseimg("cleanup", "-v", export.target.name, check=False, env={"FUSEIMG_RUNTIME_DIR": str(export.target.parent)})
+
+
+def test_cleanup_takes_away_what_is_dead(service, work):
+    """And nothing else: neither what lives nor what can be gone on with."""
+    image = images.create(work / "disk.img", 16 * MiB)
+    export = service(image)
+    done = cleanup(export)
+    assert done.returncode == 1 and "is in use" in done.stderr
+    export.kill(export.worker)
+    done = cleanup(export)
+    assert done.returncode == 1 and "is in use" in done.stderr
+    export.start()
+    export.path.write_bytes(b"goes on")
+    export.kill(export.worker)
+    export.drop()
+    done = cleanup(export)
+    assert done.returncode == 0 and "the dead mount is gone" in done.stdout
+    assert not mounts.at(export.target)
+    done = cleanup(export)
+    assert done.returncode == 0 and "nothing to clean up" in done.stdout
 
 
 def kill_and_start(export, kills, supervisors, stop):

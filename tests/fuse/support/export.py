@@ -21,10 +21,10 @@ FOREGROUND = os.environ.get("FUSEIMG_TEST_FOREGROUND", "1") == "1"
 live = []
 
 
-def fuseimg(*words, user=None, **kwargs):
+def fuseimg(*words, user=None, env=None, **kwargs):
     """Runs the program to its end."""
-    command, env = as_user([PROGRAM, *words], user)
-    return proc.run(*command, env=env, **kwargs)
+    command, as_env = as_user([PROGRAM, *words], user)
+    return proc.run(*command, env={**as_env, **(env or {})}, **kwargs)
 
 
 def as_user(command, user):

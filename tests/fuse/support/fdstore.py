@@ -135,14 +135,19 @@ class StoredService:
         assert mounts.at(self.target) is None
         proc.wait_until(lambda: not self.store, 5, what="an empty fd store")
 
+    def drop(self):
+        """As systemd does when it gives up on a service."""
+        with self.lock:
+            for fds in self.store.values():
+                for fd in fds:
+                    os.close(fd)
+            self.store = {}
+
     def close(self):
         if self.process and self.process.poll() is None:
             workers = proc.descendants(self.process.pid)
             self.kill(*workers)
-        for fds in self.store.values():
-            for fd in fds:
-                os.close(fd)
-        self.store = {}
+        self.drop()
         while mounts.at(self.target):
             if proc.run("umount", "--lazy", self.target, check=False).returncode != 0:
                 break
