@@ -3,7 +3,7 @@
 /* Zeroes and discards: what they cover reads as zeroes and nothing else does, space comes back, and
  * QEMU finds no fault in what is left. */
 
-#include "harness.h"
+#include "both.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -14,44 +14,6 @@
 #include "base/checked.h"
 #include "base/cleanup.h"
 #include "base/io.h"
-
-/* Writes, zeroes and discards at random places, to the disk and to a raw file. */
-static void change_random(struct disk *d, const char *raw, int n, size_t most, uint64_t seed)
-{
-	_cleanup_close_ int fd = open(raw, O_RDWR | O_CLOEXEC);
-	_cleanup_free_ char *buf = malloc(most);
-	uint64_t state = seed;
-
-	assert_true(fd >= 0);
-	for (int i = 0; i < n; i++) {
-		uint64_t off = random_next(&state) % d->img.size, kind = random_next(&state) % 4;
-		size_t len = (size_t)min_u64(random_next(&state) % most + 1, d->img.size - off);
-
-		if (random_next(&state) % 4 == 0) /* up to the end of the disk */
-			off = d->img.size - len;
-		memset(buf, 0, len);
-		if (kind < 2) {
-			pattern(buf, len, off, seed + (uint64_t)i);
-			assert_int_equal(disk_write(d, buf, len, off), 0);
-		} else {
-			assert_int_equal(
-				disk_unmap(d, off, len, kind == 2 ? UNMAP_ZERO : UNMAP_DISCARD), 0);
-		}
-		assert_int_equal(io_pwrite(fd, buf, len, off), 0);
-		if (i % 16 == 15)
-			assert_int_equal(disk_flush(d), 0);
-	}
-}
-
-static void assert_same(const char *raw)
-{
-	struct disk d;
-
-	disk_open(&d, "img", false);
-	assert_reads_as(&d, raw);
-	disk_close(&d);
-	sh("qemu-img convert -O raw img out && cmp out '%s'", raw);
-}
 
 static void unmap_shape(const char *shape, bool snapshot)
 {
@@ -70,7 +32,6 @@ static void unmap_shape(const char *shape, bool snapshot)
 	assert_reads_as(&d, "raw");
 	assert_null(d.img.damage);
 	disk_close(&d);
-	assert_check("img", false);
 	assert_same("raw");
 	if (strstr(shape, "raw=on"))
 		sh("cmp -n %d img.data raw", SHAPE_SIZE);
@@ -114,24 +75,12 @@ static void test_backing(void **state)
 
 	if (!harness_have_qemu())
 		skip();
-	sh("qemu-img create -q -f qcow2 base 5000192");
-	sh("qemu-io -c 'write -P 5 0 5000192' base >/dev/null");
+	base_make();
 	for (size_t i = 0; i < ARRAY_SIZE(tops); i++) {
-		print_message("%s\n", tops[i]);
-		sh("rm -f img; qemu-img create -q -f qcow2 -b base -F qcow2 -o %s img 8000000",
-		   tops[i]);
-		sh("qemu-img convert -O raw img raw");
-		disk_open(&base, "base", false);
-		disk_open(&d, "img", true);
-		d.backing = &base;
-		d.img.parent_size = base.img.size;
+		base_open(&base, &d, tops[i], 8000000);
 		change_random(&d, "raw", 60, 100000, 6);
 		change_random(&d, "raw", 6, 5000000, 8);
-		assert_reads_as(&d, "raw");
-		disk_close(&d);
-		disk_close(&base);
-		assert_check("img", false);
-		sh("qemu-img convert -O raw img out && cmp out raw");
+		base_close(&base, &d);
 	}
 }
 
