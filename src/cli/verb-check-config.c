@@ -25,7 +25,7 @@ static int check_config_path(const char *word, char path[PATH_MAX], struct diag 
 	}
 	r = instance_check(word, diag);
 	if (r == 0)
-		instance_file(word, path);
+		instance_find_file(word, path);
 	return r;
 }
 

@@ -22,7 +22,7 @@ static int serve_configure(struct command *c, const char *name, char path[PATH_M
 	int r = instance_check(name, diag);
 
 	if (r == 0)
-		r = config_file_read(instance_file(name, path), &config, diag);
+		r = config_file_read(instance_find_file(name, path), &config, diag);
 	if (r == -ENOENT)
 		return diag_set(diag, r,
 				"%s: there is no such file; it is to say what the export \"%s\" "

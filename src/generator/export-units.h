@@ -21,7 +21,7 @@
  * the mount before that; else nothing waits.
  */
 
-#include "generator/fstab.h"
+#include "service/fstab.h"
 #include "generator/unit-file.h"
 #include "service/config.h"
 

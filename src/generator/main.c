@@ -22,7 +22,8 @@
 #include "base/cleanup.h"
 #include "base/log.h"
 #include "generator/export-units.h"
-#include "generator/fstab.h"
+#include "generator/fstab-units.h"
+#include "service/fstab.h"
 #include "generator/unit-file.h"
 #include "service/config-file.h"
 #include "service/instance.h"
@@ -90,9 +91,19 @@ static const char *configuration_dir(char dst[PATH_MAX])
 	return dst;
 }
 
-static int generate_all(const struct unit_dir *dir, struct diag *diag)
+static void generate_fstab(const struct unit_dir *dir, const struct fstab *fstab)
 {
-	_cleanup_(fstab_done) struct fstab fstab = {0};
+	for (size_t i = 0; i < fstab->n; i++) {
+		struct diag own = {0};
+
+		if (fstab_units_write(dir, fstab, &fstab->entries[i], &own) < 0)
+			warn(&own);
+	}
+}
+
+static int generate_exports(const struct unit_dir *dir, const struct fstab *fstab,
+			    struct diag *diag)
+{
 	struct dirent **entries = NULL;
 	char path[PATH_MAX];
 	int n = scandir(configuration_dir(path), &entries, is_configuration, alphasort);
@@ -101,17 +112,25 @@ static int generate_all(const struct unit_dir *dir, struct diag *diag)
 		return 0;
 	if (n < 0)
 		return diag_errno(diag, -errno, "%s", path);
-	if (fstab_load(&fstab, diag) < 0)
-		warn(diag);
 	for (int i = 0; i < n; i++) {
 		struct diag own = {0};
 
-		if (generate(dir, &fstab, entries[i]->d_name, &own) < 0)
+		if (generate(dir, fstab, entries[i]->d_name, &own) < 0)
 			warn(&own);
 		free(entries[i]);
 	}
 	free(entries);
 	return 0;
+}
+
+static int generate_all(const struct unit_dir *dir, struct diag *diag)
+{
+	_cleanup_(fstab_done) struct fstab fstab = {0};
+
+	if (fstab_load(&fstab, diag) < 0)
+		warn(diag);
+	generate_fstab(dir, &fstab);
+	return generate_exports(dir, &fstab, diag);
 }
 
 /* systemd gives three directories, for units that come before, between and behind those of others;

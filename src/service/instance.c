@@ -3,12 +3,19 @@
 
 #include <ctype.h>
 #include <errno.h>
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/unit-name.h"
 #include "base/utf8.h"
+
+enum {
+	INSTANCE_BASE_MAX =
+		48, /* so that it can be escaped in the name of a unit, whatever it is */
+};
 
 /* Its directory in /run/fuseimg is the list of running exports (registry.h). */
 static const char instance_reserved[] = "exports";
@@ -80,4 +87,42 @@ const char *instance_file(const char *name, char dst[PATH_MAX])
 const char *instance_target(const char *name, char dst[PATH_MAX])
 {
 	return instance_path("FUSEIMG_RUNTIME_DIR", "/run/fuseimg", name, "", dst);
+}
+
+const char *instance_runtime_file(const char *name, char dst[PATH_MAX])
+{
+	char below[sizeof(".conf/") + NAME_MAX];
+
+	snprintf(below, sizeof(below), ".conf/%s", name);
+	return instance_path("FUSEIMG_RUNTIME_DIR", "/run/fuseimg", below, ".conf", dst);
+}
+
+const char *instance_find_file(const char *name, char dst[PATH_MAX])
+{
+	if (access(instance_file(name, dst), F_OK) == 0 ||
+	    access(instance_runtime_file(name, dst), F_OK) == 0)
+		return dst;
+	return instance_file(name, dst);
+}
+
+/* FNV-1a. Who makes two paths meet gets an error from the mount helper, which compares them. */
+static uint64_t instance_hash(const char *s)
+{
+	uint64_t hash = 0xcbf29ce484222325;
+
+	for (; *s; s++)
+		hash = (hash ^ (unsigned char)*s) * 0x100000001b3;
+	return hash;
+}
+
+const char *instance_of_image(const char *path, char dst[INSTANCE_IMAGE_MAX + 1])
+{
+	const char *slash = strrchr(path, '/');
+	char base[INSTANCE_BASE_MAX + 1];
+
+	snprintf(base, sizeof(base), "%s", slash ? slash + 1 : path);
+	if (instance_check(base, NULL) < 0) /* also where a character was cut */
+		strcpy(base, "image");
+	snprintf(dst, INSTANCE_IMAGE_MAX + 1, "%s:%016" PRIx64, base, instance_hash(path));
+	return dst;
 }

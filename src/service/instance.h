@@ -30,8 +30,20 @@ int instance_check(const char *name, struct diag *diag);
 /* The name as it stands in the name of a unit. What does not fit is cut. */
 const char *instance_escape(const char *name, char dst[INSTANCE_UNIT_MAX + 1]);
 
+/* The export that the mount helper makes of an image, of which nobody has given it a name: the same
+ * one for the same path, which is absolute. Nothing else is of this form: NAME:0123456789abcdef. */
+enum {
+	INSTANCE_IMAGE_MAX = 48 + 1 + 16,
+};
+const char *instance_of_image(const char *path, char dst[INSTANCE_IMAGE_MAX + 1]);
+
 /* FUSEIMG_CONFIG_DIR and FUSEIMG_RUNTIME_DIR replace the directories (tests). */
 const char *instance_file(const char *name, char dst[PATH_MAX]);
 const char *instance_target(const char *name, char dst[PATH_MAX]);
+/* The file of an export that the mount helper made, gone after a reboot. The directory's name is no
+ * name of an export. */
+const char *instance_runtime_file(const char *name, char dst[PATH_MAX]);
+/* The one of both files that is there; neither: instance_file(). */
+const char *instance_find_file(const char *name, char dst[PATH_MAX]);
 
 #endif

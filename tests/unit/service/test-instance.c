@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
@@ -44,6 +45,51 @@ static void test_names(void **state)
 	setenv("FUSEIMG_RUNTIME_DIR", "relative", 1);
 	assert_string_equal(instance_file("x", path), "/a/x.conf");
 	assert_string_equal(instance_target("x", path), "/run/fuseimg/x");
+}
+
+static void test_images(void **state)
+{
+	static const char *const odd[] = {"/", "/a/", "/srv/.hidden", "/a\nb", "/\xe4", "/exports"};
+	char one[INSTANCE_IMAGE_MAX + 1], other[INSTANCE_IMAGE_MAX + 1];
+	char longest[200];
+
+	instance_of_image("/srv/my disk.qcow2", one);
+	assert_memory_equal(one, "my disk.qcow2:", strlen("my disk.qcow2:"));
+	assert_int_equal(instance_check(one, NULL), 0);
+	assert_string_equal(instance_of_image("/srv/my disk.qcow2", other), one);
+	assert_string_not_equal(instance_of_image("/srv2/my disk.qcow2", other), one);
+	for (size_t i = 0; i < sizeof(odd) / sizeof(odd[0]); i++) {
+		instance_of_image(odd[i], one);
+		assert_int_equal(instance_check(one, NULL), 0);
+		assert_memory_equal(one, "image:", strlen("image:"));
+	}
+	memset(longest, '-', sizeof(longest) - 1);
+	longest[0] = '/';
+	longest[sizeof(longest) - 1] = '\0';
+	assert_int_equal(instance_check(instance_of_image(longest, one), NULL), 0);
+	assert_int_equal(strlen(one), INSTANCE_IMAGE_MAX);
+}
+
+static void test_files(void **state)
+{
+	char dir[] = "/tmp/fuseimg-instance-XXXXXX", sub[64], path[PATH_MAX];
+
+	assert_non_null(mkdtemp(dir));
+	snprintf(sub, sizeof(sub), "%s/.conf", dir);
+	assert_int_equal(mkdir(sub, 0700), 0);
+	setenv("FUSEIMG_CONFIG_DIR", "/nowhere", 1);
+	setenv("FUSEIMG_RUNTIME_DIR", dir, 1);
+	assert_string_equal(instance_find_file("x", path), "/nowhere/x.conf");
+	snprintf(sub, sizeof(sub), "%s/.conf/x.conf", dir);
+	assert_string_equal(instance_runtime_file("x", path), sub);
+	assert_int_equal(mknod(sub, S_IFREG | 0600, 0), 0);
+	assert_string_equal(instance_find_file("x", path), sub);
+	assert_string_equal(instance_find_file("y", path), "/nowhere/y.conf");
+	assert_int_equal(unlink(sub), 0);
+	*strrchr(sub, '/') = '\0';
+	assert_int_equal(rmdir(sub) + rmdir(dir), 0);
+	unsetenv("FUSEIMG_CONFIG_DIR");
+	unsetenv("FUSEIMG_RUNTIME_DIR");
 }
 
 static void test_systemd_escapes_the_same(void **state)
@@ -98,8 +144,8 @@ static void test_refusals(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_names),
-		cmocka_unit_test(test_systemd_escapes_the_same),
+		cmocka_unit_test(test_names),	 cmocka_unit_test(test_images),
+		cmocka_unit_test(test_files),	 cmocka_unit_test(test_systemd_escapes_the_same),
 		cmocka_unit_test(test_refusals),
 	};
 

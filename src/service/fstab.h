@@ -33,5 +33,7 @@ const struct fstab_entry *fstab_find(const struct fstab *f, const char *dir);
 /* Does the path lie on a file system that needs the network? By its name: links are not followed.
  */
 bool fstab_on_network(const struct fstab *f, const char *path);
+/* Is the file system of an entry such a one? */
+bool fstab_needs_network(const struct fstab_entry *e);
 
 #endif

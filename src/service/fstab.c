@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-#include "generator/fstab.h"
+#include "service/fstab.h"
 
 #include <errno.h>
 #include <mntent.h>
@@ -16,7 +16,7 @@ static const char *const fstab_network_types[] = {
 
 const char *fstab_path(void)
 {
-	return getenv("SYSTEMD_FSTAB") ?: "/etc/fstab";
+	return secure_getenv("SYSTEMD_FSTAB") ?: "/etc/fstab";
 }
 
 void fstab_done(struct fstab *f)
@@ -87,7 +87,7 @@ const struct fstab_entry *fstab_find(const struct fstab *f, const char *dir)
 	return NULL;
 }
 
-static bool fstab_entry_needs_network(const struct fstab_entry *e)
+bool fstab_needs_network(const struct fstab_entry *e)
 {
 	const char *type = strncmp(e->type, "fuse.", 5) == 0 ? e->type + 5 : e->type;
 	const struct mntent m = {.mnt_opts = e->options};
@@ -115,5 +115,5 @@ bool fstab_on_network(const struct fstab *f, const char *path)
 		nearest = &f->entries[i];
 		longest = n;
 	}
-	return nearest && fstab_entry_needs_network(nearest);
+	return nearest && fstab_needs_network(nearest);
 }
