@@ -13,6 +13,7 @@ enum {
 	NODE_MODE_WRITE = 0222,
 	NODE_BLOCK_MIN = 4096,
 	NODE_BLOCK_MAX = SLOT_DATA_MAX, /* what one request carries */
+	NODE_ENTRY_VALID = 24 * 3600,	/* seconds: these names never change */
 };
 
 static const struct node_entry {
@@ -33,15 +34,35 @@ enum node node_by_id(const struct share *share, uint64_t id)
 		return NODE_NONE;
 	if (id == NODE_ID_DISK)
 		return NODE_DISK;
-	return id == NODE_ID_STATUS ? NODE_STATUS : NODE_NONE;
+	if (id == NODE_ID_STATUS)
+		return NODE_STATUS;
+	return windows_place(share, id, NULL, NULL) ? NODE_PART : NODE_NONE;
 }
 
-const char *node_name(unsigned index, uint64_t *ret_id)
+bool node_span(const struct share *share, uint64_t id, struct node_span *ret)
 {
-	if (index >= ARRAY_SIZE(node_entries))
-		return NULL;
-	*ret_id = node_entries[index].id;
-	return node_entries[index].name;
+	uint64_t size = image_size(share->image), len;
+
+	if (node_by_id(share, id) == NODE_DISK) {
+		*ret = (struct node_span){0, size};
+		return true;
+	}
+	if (!share->config.directory || !windows_place(share, id, &ret->off, &len))
+		return false;
+	/* A growable disk can have become shorter */
+	ret->off = min_u64(ret->off, size);
+	ret->size = min_u64(len, size - ret->off);
+	return true;
+}
+
+uint64_t node_name(const struct share *share, unsigned index, char buf[NODE_NAME_MAX])
+{
+	if (index < ARRAY_SIZE(node_entries)) {
+		strcpy(buf, node_entries[index].name);
+		return node_entries[index].id;
+	}
+	index -= (unsigned)ARRAY_SIZE(node_entries);
+	return index < windows_count(share) ? windows_name(share, index, buf) : 0;
 }
 
 uint64_t node_lookup(const struct share *share, uint64_t parent, const char *name, size_t len)
@@ -52,15 +73,16 @@ uint64_t node_lookup(const struct share *share, uint64_t parent, const char *nam
 		if (strlen(node_entries[i].name) == len &&
 		    memcmp(node_entries[i].name, name, len) == 0)
 			return node_entries[i].id;
-	return 0;
+	return windows_lookup(share, name, len);
 }
 
-/* Where the attributes that clients set are kept. */
-static struct slots_attr *node_kept(struct share *share, enum node node)
+/* Where the attributes that clients set are kept. The disk's are in one place, whatever the target
+ * is. */
+static struct slots_attr *node_kept(struct share *share, uint64_t id)
 {
-	_Static_assert((int)NODE_STATUS <= (int)SLOTS_NODES_MAX, "each node has its attributes");
-
-	return &share->slots.head->attr[node - 1];
+	if (node_by_id(share, id) == NODE_DISK)
+		id = NODE_ID_DISK;
+	return &share->slots.head->attr[id - 1];
 }
 
 static uint64_t node_attr_second(int64_t ns)
@@ -75,6 +97,24 @@ static uint32_t node_attr_nsec(int64_t ns)
 	int64_t rest = ns % node_second;
 
 	return (uint32_t)(rest < 0 ? rest + node_second : rest);
+}
+
+/* The disk's space is the image's; a partition's has to be looked up. */
+static int node_attr_span(struct share *share, enum node node, const struct store_stat *st,
+			  struct fuse_attr *a)
+{
+	struct node_span span;
+	uint64_t allocated = st->allocated;
+	int r = 0;
+
+	if (!node_span(share, a->ino, &span))
+		return -ENOENT;
+	if (node == NODE_PART)
+		r = image_allocated(share->image, span.off, span.size, &allocated);
+	a->size = span.size;
+	a->blocks = div_round_up(allocated, 512);
+	a->blksize = (uint32_t)min_u64(max_u64(st->block, NODE_BLOCK_MIN), NODE_BLOCK_MAX);
+	return r == -EINVAL ? 0 : r; /* the disk has just become shorter */
 }
 
 /* What would be said of the node if nobody had set anything. */
@@ -99,11 +139,9 @@ static int node_attr_default(struct share *share, enum node node, struct fuse_at
 		mode &= ~(uint32_t)NODE_MODE_WRITE;
 	switch (node) {
 	case NODE_DISK:
+	case NODE_PART:
 		a->mode = S_IFREG | mode;
-		a->size = image_size(share->image);
-		a->blocks = div_round_up(st.allocated, 512);
-		a->blksize = (uint32_t)min_u64(max_u64(st.block, NODE_BLOCK_MIN), NODE_BLOCK_MAX);
-		break;
+		return node_attr_span(share, node, &st, a);
 	case NODE_STATUS: {
 		char text[STATUS_MAX];
 
@@ -123,9 +161,9 @@ static int node_attr_default(struct share *share, enum node node, struct fuse_at
 	return 0;
 }
 
-static void node_attr_kept(struct share *share, enum node node, struct fuse_attr *a)
+static void node_attr_kept(struct share *share, struct fuse_attr *a)
 {
-	const struct slots_attr *kept = node_kept(share, node);
+	const struct slots_attr *kept = node_kept(share, a->ino);
 	uint32_t set;
 
 	mutex_lock(&share->attr_lock);
@@ -162,7 +200,7 @@ int node_attr(struct share *share, uint64_t id, struct fuse_attr *ret)
 	r = node_attr_default(share, node, &a);
 	if (r < 0)
 		return r;
-	node_attr_kept(share, node, &a);
+	node_attr_kept(share, &a);
 	*ret = a;
 	return 0;
 }
@@ -170,6 +208,12 @@ int node_attr(struct share *share, uint64_t id, struct fuse_attr *ret)
 uint64_t node_attr_valid(const struct share *share, uint64_t id)
 {
 	return node_by_id(share, id) == NODE_STATUS ? 0 : 1;
+}
+
+/* What a reload changes must not be believed for longer than the change takes. */
+uint64_t node_entry_valid(const struct share *share, uint64_t id)
+{
+	return node_by_id(share, id) == NODE_PART ? 0 : NODE_ENTRY_VALID;
 }
 
 static int64_t node_now(void)
@@ -217,7 +261,7 @@ int node_set_attr(struct share *share, uint64_t id, const struct fuse_setattr_in
 	if (!(in->valid & kept_bits))
 		return 0;
 
-	kept = node_kept(share, node);
+	kept = node_kept(share, id);
 	mutex_lock(&share->attr_lock);
 	if (in->valid & FATTR_MODE)
 		kept->mode = in->mode & NODE_MODE_BITS;
@@ -236,10 +280,15 @@ int node_set_attr(struct share *share, uint64_t id, const struct fuse_setattr_in
 	return 0;
 }
 
-void node_touched(struct share *share)
+static void node_touched_one(struct slots_attr *kept)
 {
-	struct slots_attr *kept = node_kept(share, NODE_DISK);
-
 	if (atomic_load_explicit(&kept->set, memory_order_relaxed) & FATTR_MTIME)
 		atomic_fetch_and(&kept->set, ~(uint32_t)FATTR_MTIME);
+}
+
+void node_touched(struct share *share, uint64_t id)
+{
+	node_touched_one(&share->slots.head->attr[NODE_ID_DISK - 1]);
+	if (node_by_id(share, id) == NODE_PART)
+		node_touched_one(node_kept(share, id));
 }

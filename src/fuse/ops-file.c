@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 
 /*
- * Requests on the content of the disk. The image layer refuses ranges that reach past the end, so
- * what a short read or a write past the end means is said here. Growable images can change their
- * size between our look at it and the image's: then -EINVAL comes back, and we look again.
+ * Requests on the content of the disk, or of a part of it. The image layer refuses ranges that
+ * reach past the end, so what a short read or a write past the end means is said here. Growable
+ * images can change their size between our look at it and the image's: then -EINVAL comes back, and
+ * we look again.
  */
 
 #include <errno.h>
@@ -21,6 +22,11 @@ static const uint64_t ops_off_max = INT64_MAX;
 static bool ops_on(const struct request *rq, enum node node)
 {
 	return node_by_id(rq->share, rq->in->nodeid) == node;
+}
+
+static bool ops_has_span(const struct request *rq)
+{
+	return ops_on(rq, NODE_DISK) || ops_on(rq, NODE_PART);
 }
 
 /* Did the image shrink under a range that was inside it? */
@@ -41,20 +47,21 @@ static int ops_read_status(struct request *rq, const struct fuse_read_in *in)
 	return 0;
 }
 
-static int ops_read_disk(struct request *rq, const struct fuse_read_in *in)
+static int ops_read_span(struct request *rq, const struct fuse_read_in *in)
 {
-	uint64_t size, len;
+	struct node_span span;
+	uint64_t off, len;
 	int r;
 
 	do {
-		size = image_size(rq->share->image);
-		if (in->offset >= size)
+		if (!node_span(rq->share, rq->in->nodeid, &span) || in->offset >= span.size)
 			return 0;
-		len = min_u64(in->size, size - in->offset);
-		r = image_read(rq->share->image, rq->payload, len, in->offset);
-	} while (ops_shrunk(rq, r, in->offset + len));
+		off = span.off + in->offset;
+		len = min_u64(in->size, span.size - in->offset);
+		r = image_read(rq->share->image, rq->payload, len, off);
+	} while (ops_shrunk(rq, r, off + len));
 	if (r < 0)
-		return ops_failed_at(rq, r, in->offset, len, "reading");
+		return ops_failed_at(rq, r, off, len, "reading");
 	rq->payload_len = len;
 	ops_count(&rq->slot->counters.reads, 1);
 	ops_count(&rq->slot->counters.read_bytes, len);
@@ -67,27 +74,33 @@ int ops_read(struct request *rq)
 
 	if (in->size > SLOT_DATA_MAX)
 		return -EINVAL;
-	if (ops_on(rq, NODE_DISK))
-		return ops_read_disk(rq, in);
+	if (ops_has_span(rq))
+		return ops_read_span(rq, in);
 	if (ops_on(rq, NODE_STATUS))
 		return ops_read_status(rq, in);
 	return ops_on(rq, NODE_DIRECTORY) ? -EISDIR : -ENOENT;
 }
 
-/* May the disk of the request be written, and does [off, off + len) make sense? */
+/* May the node of the request be written, and does [off, off + len) make sense? */
 static int ops_may_change(const struct request *rq, uint64_t off, uint64_t len)
 {
-	if (!ops_on(rq, NODE_DISK))
+	if (!ops_has_span(rq))
 		return -EBADF;
 	if (rq->share->read_only)
 		return -EROFS;
 	return range_inside(off, len, ops_off_max) ? 0 : -EFBIG;
 }
 
+/* Only the disk itself can grow. */
+static bool ops_can_grow(const struct request *rq)
+{
+	return rq->share->config.growable && ops_on(rq, NODE_DISK);
+}
+
 /* Makes the disk reach to end, where it may. 0 also where it may not. */
 static int ops_reach(struct request *rq, uint64_t end)
 {
-	if (!rq->share->config.growable || end <= image_size(rq->share->image))
+	if (!ops_can_grow(rq) || end <= image_size(rq->share->image))
 		return 0;
 	return share_grow(rq->share, end);
 }
@@ -95,7 +108,8 @@ static int ops_reach(struct request *rq, uint64_t end)
 int ops_write(struct request *rq)
 {
 	const struct fuse_write_in *in = rq->arg;
-	uint64_t size, len;
+	struct node_span span;
+	uint64_t off, len;
 	int r;
 
 	if (in->size > rq->arg_len - sizeof(*in))
@@ -109,16 +123,16 @@ int ops_write(struct request *rq)
 			r = 0;
 		if (r < 0)
 			return ops_failed(rq, r);
-		size = image_size(rq->share->image);
-		if (in->offset >= size)
+		if (!node_span(rq->share, rq->in->nodeid, &span) || in->offset >= span.size)
 			return in->size ? -ENOSPC : 0;
-		len = min_u64(in->size, size - in->offset);
-		r = len ? image_write(rq->share->image, in + 1, len, in->offset) : 0;
-	} while (ops_shrunk(rq, r, in->offset + len));
+		off = span.off + in->offset;
+		len = min_u64(in->size, span.size - in->offset);
+		r = len ? image_write(rq->share->image, in + 1, len, off) : 0;
+	} while (ops_shrunk(rq, r, off + len));
 	if (r < 0)
-		return ops_failed_at(rq, r, in->offset, len, "writing");
+		return ops_failed_at(rq, r, off, len, "writing");
 	OPS_ANSWER(rq, struct fuse_write_out)->size = (uint32_t)len;
-	node_touched(rq->share);
+	node_touched(rq->share, rq->in->nodeid);
 	ops_count(&rq->slot->counters.writes, 1);
 	ops_count(&rq->slot->counters.write_bytes, len);
 	return 0;
@@ -146,32 +160,45 @@ static const struct ops_range *ops_range_find(uint32_t mode)
 	return NULL;
 }
 
-/* The part of the range that lies inside the disk; the rest of a KEEP_SIZE range is nothing. */
+/* What of the range lies inside; the rest of a KEEP_SIZE range is nothing. */
 static int ops_change_range(struct request *rq, const struct ops_range *range,
 			    const struct fuse_fallocate_in *in)
 {
-	uint64_t size, len;
+	struct node_span span;
+	uint64_t off, len;
 	int r;
 
 	do {
-		size = image_size(rq->share->image);
-		if (in->offset >= size)
+		if (!node_span(rq->share, rq->in->nodeid, &span) || in->offset >= span.size)
 			return 0;
-		len = min_u64(in->length, size - in->offset);
-		r = range->change(rq->share->image, in->offset, len);
-	} while (ops_shrunk(rq, r, in->offset + len));
+		off = span.off + in->offset;
+		len = min_u64(in->length, span.size - in->offset);
+		r = range->change(rq->share->image, off, len);
+	} while (ops_shrunk(rq, r, off + len));
 	if (r == -EOPNOTSUPP)
 		return r;
 	if (r < 0)
-		return ops_failed_at(rq, r, in->offset, len, range->what);
+		return ops_failed_at(rq, r, off, len, range->what);
 	return 0;
+}
+
+/* A range that must lie inside: the disk may grow for it, or it does not fit. */
+static int ops_make_room(struct request *rq, uint64_t end)
+{
+	struct node_span span;
+	int r;
+
+	if (!ops_can_grow(rq))
+		return node_span(rq->share, rq->in->nodeid, &span) && end <= span.size ? 0
+										       : -ENOSPC;
+	r = ops_reach(rq, end);
+	return r < 0 && r != -EOPNOTSUPP ? ops_failed(rq, r) : r;
 }
 
 int ops_fallocate(struct request *rq)
 {
 	const struct fuse_fallocate_in *in = rq->arg;
 	const struct ops_range *range = ops_range_find(in->mode);
-	uint64_t end;
 	int r;
 
 	r = ops_may_change(rq, in->offset, in->length);
@@ -181,18 +208,13 @@ int ops_fallocate(struct request *rq)
 		return -EOPNOTSUPP;
 	if (in->length == 0)
 		return -EINVAL;
-	end = in->offset + in->length;
-	if (!(in->mode & FALLOC_FL_KEEP_SIZE)) {
-		if (!rq->share->config.growable && end > image_size(rq->share->image))
-			return -ENOSPC;
-		r = ops_reach(rq, end);
-		if (r < 0)
-			return r == -EOPNOTSUPP ? r : ops_failed(rq, r);
-	}
-	r = ops_change_range(rq, range, in);
+	if (!(in->mode & FALLOC_FL_KEEP_SIZE))
+		r = ops_make_room(rq, in->offset + in->length);
+	if (r == 0)
+		r = ops_change_range(rq, range, in);
 	if (r < 0)
 		return r;
-	node_touched(rq->share);
+	node_touched(rq->share, rq->in->nodeid);
 	if (range->mode)
 		ops_count(&rq->slot->counters.discards, 1);
 	return 0;
@@ -201,22 +223,24 @@ int ops_fallocate(struct request *rq)
 int ops_lseek(struct request *rq)
 {
 	const struct fuse_lseek_in *in = rq->arg;
+	struct node_span span;
 	uint64_t off;
 	int r;
 
-	if (!ops_on(rq, NODE_DISK))
+	if (!node_span(rq->share, rq->in->nodeid, &span))
 		return -EINVAL;
 	if (in->whence != SEEK_DATA && in->whence != SEEK_HOLE)
 		return -EINVAL;
-	if (in->offset >= image_size(rq->share->image))
+	if (in->offset >= span.size)
 		return -ENXIO;
-	r = image_seek(rq->share->image, in->offset, in->whence == SEEK_DATA, &off);
+	r = image_seek(rq->share->image, span.off + in->offset, span.off + span.size,
+		       in->whence == SEEK_DATA, &off);
 	if (r == -ENXIO)
 		return r;
 	if (r < 0)
-		return ops_failed_at(rq, r, in->offset, image_size(rq->share->image) - in->offset,
+		return ops_failed_at(rq, r, span.off + in->offset, span.size - in->offset,
 				     "looking for data or holes in");
-	OPS_ANSWER(rq, struct fuse_lseek_out)->offset = off;
+	OPS_ANSWER(rq, struct fuse_lseek_out)->offset = off - span.off;
 	return 0;
 }
 
@@ -248,19 +272,27 @@ int ops_fsync(struct request *rq)
  * bytes back into the cache after they were dropped. They must not outlive the reader: once the
  * disk was opened directly, a later open starts with an empty cache (no KEEP_CACHE). The host's
  * cache still has the bytes.
+ *
+ * The disk and its partitions show the same bytes, but the kernel has a cache for each: what was
+ * opened for writing on the one side lets the other side begin with an empty cache, too. Who has
+ * both sides open at a time is as well off as with a block device and its partitions.
  */
-static uint32_t ops_open_flags(struct share *share, uint32_t flags)
+static uint32_t ops_open_flags(struct request *rq, uint32_t flags, bool writes)
 {
 	const uint32_t direct = FOPEN_DIRECT_IO | FOPEN_PARALLEL_DIRECT_WRITES;
-	_Atomic uint32_t *direct_opened = &share->slots.head->direct_opened;
+	const bool part = ops_on(rq, NODE_PART);
+	const uint32_t spoils = part ? SLOTS_OPENED_DISK_WRITE : SLOTS_OPENED_PART_WRITE;
+	_Atomic uint32_t *opened = &rq->share->slots.head->opened;
 
-	if (!share->config.page_cache)
+	if (writes)
+		atomic_fetch_or(opened, part ? SLOTS_OPENED_PART_WRITE : SLOTS_OPENED_DISK_WRITE);
+	if (!rq->share->config.page_cache)
 		return direct;
-	if ((flags & O_DIRECT) && (share->granted.flags & FUSE_DIRECT_IO_ALLOW_MMAP)) {
-		atomic_store(direct_opened, 1);
+	if ((flags & O_DIRECT) && (rq->share->granted.flags & FUSE_DIRECT_IO_ALLOW_MMAP)) {
+		atomic_fetch_or(opened, SLOTS_OPENED_DIRECT);
 		return direct;
 	}
-	return atomic_load(direct_opened) ? 0 : FOPEN_KEEP_CACHE;
+	return atomic_load(opened) & (spoils | SLOTS_OPENED_DIRECT) ? 0 : FOPEN_KEEP_CACHE;
 }
 
 int ops_open(struct request *rq)
@@ -274,11 +306,11 @@ int ops_open(struct request *rq)
 		OPS_ANSWER(rq, struct fuse_open_out)->open_flags = FOPEN_DIRECT_IO;
 		return 0;
 	}
-	if (!ops_on(rq, NODE_DISK))
+	if (!ops_has_span(rq))
 		return ops_on(rq, NODE_DIRECTORY) ? -EISDIR : -ENOENT;
 	if (writes && rq->share->read_only)
 		return -EROFS;
 	/* O_TRUNC is ignored, as by a block device */
-	OPS_ANSWER(rq, struct fuse_open_out)->open_flags = ops_open_flags(rq->share, in->flags);
+	OPS_ANSWER(rq, struct fuse_open_out)->open_flags = ops_open_flags(rq, in->flags, writes);
 	return 0;
 }

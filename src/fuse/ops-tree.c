@@ -10,7 +10,6 @@
 #include "fuse/ops.h"
 
 enum {
-	OPS_ENTRY_VALID = 24 * 3600, /* seconds: names never change */
 	OPS_STATFS_BLOCK = 4096,
 	OPS_NAME_MAX = 255,
 };
@@ -23,7 +22,7 @@ static int ops_entry(struct share *share, uint64_t id, struct fuse_entry_out *re
 		return r;
 	ret->nodeid = id;
 	ret->generation = 0;
-	ret->entry_valid = OPS_ENTRY_VALID;
+	ret->entry_valid = node_entry_valid(share, id);
 	ret->attr_valid = node_attr_valid(share, id);
 	ret->entry_valid_nsec = ret->attr_valid_nsec = 0;
 	return 0;
@@ -57,15 +56,16 @@ int ops_getattr(struct request *rq)
 
 static int ops_set_size(struct request *rq, uint64_t size)
 {
+	struct node_span span;
 	int r;
 
-	if (node_by_id(rq->share, rq->in->nodeid) != NODE_DISK)
+	if (!node_span(rq->share, rq->in->nodeid, &span))
 		return -EPERM;
 	if (rq->share->read_only)
 		return -EROFS;
-	if (size == image_size(rq->share->image))
+	if (size == span.size)
 		return 0;
-	if (!rq->share->config.growable)
+	if (!rq->share->config.growable || node_by_id(rq->share, rq->in->nodeid) != NODE_DISK)
 		return -EPERM;
 	if (size > INT64_MAX)
 		return -EFBIG;
@@ -74,7 +74,7 @@ static int ops_set_size(struct request *rq, uint64_t size)
 		return r;
 	if (r < 0)
 		return ops_failed(rq, r);
-	node_touched(rq->share);
+	node_touched(rq->share, rq->in->nodeid);
 	return 0;
 }
 
@@ -99,17 +99,18 @@ int ops_opendir(struct request *rq)
 {
 	if (node_by_id(rq->share, rq->in->nodeid) != NODE_DIRECTORY)
 		return -ENOTDIR;
-	OPS_ANSWER(rq, struct fuse_open_out)->open_flags = FOPEN_CACHE_DIR | FOPEN_KEEP_CACHE;
+	/* Nothing to keep in the kernel: it is short, and a reload may change it */
+	OPS_ANSWER(rq, struct fuse_open_out);
 	return 0;
 }
 
-/* The index-th entry of the directory: NULL behind the last. */
-static const char *ops_dir_entry(unsigned index, uint64_t *ret_id)
+/* The index-th entry of the directory: its node, 0 behind the last. */
+static uint64_t ops_dir_entry(const struct share *share, unsigned index, char buf[NODE_NAME_MAX])
 {
-	*ret_id = NODE_ID_ROOT;
-	if (index < 2)
-		return index == 0 ? "." : "..";
-	return node_name(index - 2, ret_id);
+	if (index >= 2)
+		return node_name(share, index - 2, buf);
+	strcpy(buf, index == 0 ? "." : "..");
+	return NODE_ID_ROOT;
 }
 
 static uint32_t ops_dir_type(const struct share *share, uint64_t id)
@@ -126,7 +127,7 @@ static int ops_fill_dir(struct request *rq, bool plus)
 	const struct fuse_read_in *in = rq->arg;
 	const size_t head = plus ? sizeof(struct fuse_entry_out) : 0;
 	const size_t room = min_u64(in->size, SLOT_DATA_MAX);
-	const char *name;
+	char name[NODE_NAME_MAX];
 	uint64_t id;
 
 	if (node_by_id(rq->share, rq->in->nodeid) != NODE_DIRECTORY)
@@ -136,8 +137,8 @@ static int ops_fill_dir(struct request *rq, bool plus)
 		struct fuse_dirent *d = (void *)(p + head);
 		size_t len, all;
 
-		name = ops_dir_entry((unsigned)i, &id);
-		if (!name)
+		id = ops_dir_entry(rq->share, (unsigned)i, name);
+		if (id == 0)
 			break;
 		len = strlen(name);
 		all = head + FUSE_DIRENT_ALIGN(FUSE_NAME_OFFSET + len);

@@ -16,10 +16,12 @@
  * All but those of thread creation come after serve_start() too.
  */
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "base/diag.h"
 #include "image/image.h"
+#include "image/partition.h"
 #include "session/channel.h"
 #include "session/session.h"
 
@@ -38,6 +40,10 @@ struct serve_options {
 	const int
 		*thread_fds; /* one clone per thread; stay the caller's, open until serve_stop() */
 	unsigned n;
+	/* The partitions to show from now on (NULL: none); without set_partitions those that the
+	 * slots tell of */
+	bool set_partitions;
+	const struct partition_table *partitions;
 	serve_log_fn log; /* may be NULL */
 	void *log_data;
 };

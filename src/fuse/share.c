@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "fuse/share.h"
+#include "fuse/windows.h"
 
 #include <stdarg.h>
 #include <string.h>
@@ -22,6 +23,8 @@ int share_init(struct share *share, const struct serve_options *options, struct 
 		return r;
 	mutex_init(&share->attr_lock);
 	mutex_init(&share->grow_lock);
+	if (options->set_partitions)
+		windows_set(share, options->partitions);
 	return 0;
 }
 

@@ -117,9 +117,14 @@ struct image_extent {
  * extents. Holes of the host's files are zero. */
 int image_map(struct image *img, uint64_t off, uint64_t len, struct image_extent *ret);
 
-/* lseek(2)'s SEEK_DATA (data true) and SEEK_HOLE: the offset in *ret, or -ENXIO. Where the search
- * would take very long, what was not looked at counts as data, as lseek(2) allows. */
-int image_seek(struct image *img, uint64_t off, bool data, uint64_t *ret);
+/* lseek(2)'s SEEK_DATA (data true) and SEEK_HOLE, as if the disk ended at end (or where it does):
+ * the offset in *ret, or -ENXIO. Where the search would take very long, what was not looked at
+ * counts as data, as lseek(2) allows. */
+int image_seek(struct image *img, uint64_t off, uint64_t end, bool data, uint64_t *ret);
+
+/* Bytes of the range that do not read as zeroes for want of data. Of many extents only the first
+ * are looked at; the rest counts as data. */
+int image_allocated(struct image *img, uint64_t off, uint64_t len, uint64_t *ret);
 
 /* Size, allocation (of the image's own files, not of its backing chain), times. block: img->unit or
  * 4096. */

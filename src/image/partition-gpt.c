@@ -197,8 +197,7 @@ int partition_gpt_read(struct image *img, struct partition_table *t, struct diag
 	int r = gpt_find(img, &g, &t->backup);
 
 	if (r < 0)
-		return diag_errno(diag, r, "%s: the GUID partition table cannot be read",
-				  img->name);
+		return diag_errno(diag, r, "the GUID partition table cannot be read");
 	if (r == 0)
 		return 0;
 	t->kind = "gpt";

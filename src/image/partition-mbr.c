@@ -174,7 +174,7 @@ int partition_mbr_read(struct image *img, struct partition_table *t, struct diag
 	if (r > 0)
 		r = mbr_read(img, t, &m) ?: 1;
 	if (r < 0)
-		return diag_errno(diag, r, "%s: the partition table cannot be read", img->name);
+		return diag_errno(diag, r, "the partition table cannot be read");
 	if (t->n > 0) {
 		t->kind = "dos";
 		t->sector = MBR_SECTOR;

@@ -75,15 +75,14 @@ static int partition_read_any(struct image *img, struct partition_table *t, stru
 	int r = partition_is_protected(img, &is_protected);
 
 	if (r < 0)
-		return diag_errno(diag, r, "%s: the partition table cannot be read", img->name);
+		return diag_errno(diag, r, "the partition table cannot be read");
 	if (!is_protected)
 		return partition_mbr_read(img, t, diag);
 	r = partition_gpt_read(img, t, diag);
 	if (r == 0)
 		return diag_set(diag, -EUCLEAN,
-				"%s: there must be a GUID partition table, but neither the one at "
-				"the beginning nor the one at the end is valid",
-				img->name);
+				"there must be a GUID partition table, but neither the one at the "
+				"beginning of the disk nor the one at its end is valid");
 	return r;
 }
 
@@ -93,7 +92,7 @@ int partition_read(struct image *img, struct partition_table **ret, struct diag 
 	int r;
 
 	if (!t)
-		return diag_errno(diag, -ENOMEM, "%s: the partition table", img->name);
+		return diag_errno(diag, -ENOMEM, "the partition table");
 	r = partition_read_any(img, t, diag);
 	if (r < 0)
 		return r;

@@ -55,7 +55,8 @@ struct partition_table {
 /*
  * The table of the disk; the caller frees *ret. A disk without one gives a table of the kind NULL;
  * where there must have been one that can no longer be read (a protective MBR, but no valid GPT),
- * and where the image cannot be read, it is an error with a sentence.
+ * and where the image cannot be read, it is an error with a sentence (which does not name the
+ * image).
  */
 int partition_read(struct image *img, struct partition_table **ret, struct diag *diag);
 

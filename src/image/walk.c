@@ -13,6 +13,7 @@
 enum {
 	WALK_JOIN_MAX = 65536, /* extents joined into one run */
 	WALK_SEEK_MAX = 64,    /* runs looked at for one answer to lseek(2) */
+	WALK_COUNT_MAX = 256,  /* extents looked at for one answer to stat(2) */
 };
 
 static int walk_chain(struct image *img, uint64_t off, uint64_t len, unsigned depth,
@@ -127,22 +128,21 @@ int image_map(struct image *img, uint64_t off, uint64_t len, struct image_extent
 	return r;
 }
 
-int image_seek(struct image *img, uint64_t off, bool data, uint64_t *ret)
+int image_seek(struct image *img, uint64_t off, uint64_t end, bool data, uint64_t *ret)
 {
-	uint64_t size = image_size(img);
-
-	if (off >= size)
+	end = min_u64(end, image_size(img));
+	if (off >= end)
 		return -ENXIO;
-	for (int i = 0; off < size; i++) {
+	for (int i = 0; off < end; i++) {
 		struct image_extent ext;
 		int r;
 
 		/* Data may always be claimed: here, or from here to the end */
 		if (i == WALK_SEEK_MAX) {
-			*ret = data ? off : size;
+			*ret = data ? off : end;
 			return 0;
 		}
-		r = image_map(img, off, size - off, &ext);
+		r = image_map(img, off, end - off, &ext);
 
 		if (r < 0)
 			return r;
@@ -154,8 +154,30 @@ int image_seek(struct image *img, uint64_t off, bool data, uint64_t *ret)
 	}
 	if (data)
 		return -ENXIO;
-	*ret = size; /* the hole behind the end */
+	*ret = end; /* the hole behind the end */
 	return 0;
+}
+
+int image_allocated(struct image *img, uint64_t off, uint64_t len, uint64_t *ret)
+{
+	uint64_t done = 0, zero = 0;
+	int r;
+
+	rwlock_read(&img->core->io_lock);
+	r = image_check_range(img, off, len);
+	for (int i = 0; r == 0 && done < len && i < WALK_COUNT_MAX; i++) {
+		struct image_extent ext;
+
+		r = walk_chain(img, off + done, len - done, 0, &ext);
+		if (r < 0)
+			break;
+		done += ext.len;
+		zero += ext.zero ? ext.len : 0;
+	}
+	rwlock_unread(&img->core->io_lock);
+	if (r == 0)
+		*ret = len - zero;
+	return r;
 }
 
 static bool walk_later(const struct timespec *a, const struct timespec *b)

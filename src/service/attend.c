@@ -576,6 +576,10 @@ int attend_start(struct supervisor *s, struct diag *diag)
 		return diag_errno(diag, r, "watching the worker");
 	}
 	start.config.careful = s->careful;
+	/* Who is in the middle of a request goes on with the partition that he has: what the disk
+	 * says by now is for the next reload */
+	if (s->mounted && s->reload.phase != RELOAD_TRYING)
+		start.config.partitions = CHANNEL_PARTITIONS_KEEP;
 	snprintf(start.text, sizeof(start.text), "%s", s->image);
 	attend_send(s, &start, &s->image_fd, 1);
 	return 0;

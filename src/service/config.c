@@ -36,6 +36,8 @@ static const struct config_key config_keys[] = {
 	 "seconds to wait for another program to let go of the image's files"},
 	{"cache", config_set_cache, FIELD(cache), CONFIG_PLAIN, "auto|none",
 	 "whether programs that read the disk may use the page cache"},
+	{"partitions", config_set_tristate, FIELD(partitions), CONFIG_FLAG, "auto|yes|no",
+	 "whether the partitions of the disk are files, too, where the target is a directory"},
 	{"allow_other", config_set_tristate, FIELD(allow_other), CONFIG_FLAG, "auto|yes|no",
 	 "whether other users may enter the mount; auto: when root mounts"},
 	{"threads", config_set_threads, 0, CONFIG_PLAIN, "auto|1..64",

@@ -50,8 +50,9 @@ struct config {
 	unsigned lock_wait; /* LOCK_WAIT=: seconds */
 	enum config_cache cache;
 	enum config_tristate allow_other;
-	unsigned threads;     /* 0: auto */
-	uint64_t table_cache; /* TABLE_CACHE=: bytes. 0: auto */
+	enum config_tristate partitions; /* PARTITIONS=: part1, ... beside the disk */
+	unsigned threads;		 /* 0: auto */
+	uint64_t table_cache;		 /* TABLE_CACHE=: bytes. 0: auto */
 	bool has_owner, has_group, has_mode;
 	uid_t owner;
 	gid_t group;

@@ -146,6 +146,13 @@ static unsigned supervisor_threads(const struct config *c)
 	return n > SUPERVISOR_THREADS_MAX ? SUPERVISOR_THREADS_MAX : n;
 }
 
+static enum channel_partitions supervisor_partitions(const struct config *c, bool directory)
+{
+	if (!directory || c->partitions == CONFIG_NO)
+		return CHANNEL_PARTITIONS_NONE;
+	return c->partitions == CONFIG_YES ? CHANNEL_PARTITIONS_MUST : CHANNEL_PARTITIONS_READ;
+}
+
 void supervisor_fill_worker_config(struct supervisor *s)
 {
 	const struct config *c = s->config;
@@ -158,6 +165,7 @@ void supervisor_fill_worker_config(struct supervisor *s)
 	w->discard = c->discard;
 	w->table_cache = c->table_cache;
 	w->directory = s->target.directory;
+	w->partitions = supervisor_partitions(c, s->target.directory);
 	w->page_cache = c->cache == CONFIG_CACHE_AUTO;
 	w->mode = c->has_mode ? c->mode : c->read_only ? 0400 : 0600;
 	w->uid = c->has_owner ? c->owner : getuid();
@@ -217,6 +225,10 @@ static int supervisor_prepare(struct supervisor *s, struct diag *diag)
 		return r;
 	/* Before the lock: "it is mounted there already" tells more than "somebody uses it" */
 	r = target_check(s->options->target, s->image_fd, &s->target, &cleaned, diag);
+	if (r == 0 && s->config->partitions == CONFIG_YES && !s->target.directory)
+		r = diag_set(diag, -ENOTDIR,
+			     "%s is not a directory: partitions=yes needs one to show them in",
+			     s->target.path);
 	if (r == 0)
 		r = supervisor_lock(s, &wait, diag);
 	if (r < 0)

@@ -70,7 +70,8 @@ static bool channel_config_ok(const struct worker_config *c)
 		if (!channel_bool_ok(bools[i]))
 			return false;
 	return channel_text_ok(c->format, sizeof(c->format)) &&
-	       channel_text_ok(c->snapshot, sizeof(c->snapshot)) && c->threads <= SLOTS_MAX;
+	       channel_text_ok(c->snapshot, sizeof(c->snapshot)) && c->threads <= SLOTS_MAX &&
+	       c->partitions <= CHANNEL_PARTITIONS_MUST;
 }
 
 static bool channel_msg_ok(const struct channel_msg *m)

@@ -60,6 +60,14 @@ enum channel_type {
 	CHANNEL_DONE,
 };
 
+/* What is to become of the partition table of the disk. */
+enum channel_partitions {
+	CHANNEL_PARTITIONS_KEEP, /* the partitions are those that the slots tell of */
+	CHANNEL_PARTITIONS_NONE,
+	CHANNEL_PARTITIONS_READ, /* where there is a table that can be read */
+	CHANNEL_PARTITIONS_MUST, /* without one, the image is of no use */
+};
+
 /* What a worker must know to serve; in START. */
 struct worker_config {
 	char format[32];    /* "auto" or a format's name */
@@ -67,11 +75,12 @@ struct worker_config {
 	bool read_only;
 	bool growable;
 	bool discard;	 /* punched space goes back to the host */
-	bool directory;	 /* the target is a directory (disk, status); else the file itself */
+	bool directory;	 /* the target is a directory (disk, part*, status); else the file itself */
 	bool careful;	 /* replay one request after the other: one of them may be poison */
 	bool page_cache; /* CACHE=auto: clients may use the page cache on our file */
 	uint32_t mode, uid, gid;
 	uint32_t threads;
+	uint32_t partitions;  /* enum channel_partitions */
 	uint64_t table_cache; /* of each file; 0: FORMAT_TABLE_CACHE */
 };
 

@@ -16,7 +16,7 @@ enum {
 	SLOTS_MAGIC = 0x46534c54, /* "FSLT" */
 };
 
-_Static_assert(sizeof(struct slots_head) <= SLOT_PAGE, "the head has one page");
+_Static_assert(sizeof(struct slots_head) <= SLOTS_HEAD_SIZE, "the head has its pages");
 _Static_assert(sizeof(struct slot) <= SLOT_REQUEST_OFF, "the slot ends where the request begins");
 _Static_assert(SLOT_WRITE_HEAD == sizeof(struct fuse_in_header) + sizeof(struct fuse_write_in),
 	       "the payload of a WRITE begins on a page");
@@ -25,7 +25,7 @@ _Static_assert(ATOMIC_LLONG_LOCK_FREE == 2, "counters are shared between process
 
 static size_t slots_bytes(unsigned n)
 {
-	return SLOT_PAGE + (size_t)n * SLOT_SIZE;
+	return SLOTS_HEAD_SIZE + (size_t)n * SLOT_SIZE;
 }
 
 int slots_create(unsigned n)
@@ -56,7 +56,7 @@ static int slots_map_flags(int fd, int flags, struct slots *ret, struct diag *di
 
 	if (fstat(fd, &st) < 0)
 		return diag_errno(diag, -errno, "request memory");
-	if (st.st_size < SLOT_PAGE || st.st_size > (off_t)slots_bytes(SLOTS_MAX))
+	if (st.st_size < SLOTS_HEAD_SIZE || st.st_size > (off_t)slots_bytes(SLOTS_MAX))
 		return diag_set(diag, -EBADMSG, "request memory has %lld bytes",
 				(long long)st.st_size);
 	p = mmap(NULL, (size_t)st.st_size, PROT_READ | PROT_WRITE, MAP_SHARED | flags, fd, 0);
@@ -96,7 +96,7 @@ void slots_unmap(struct slots *s)
 static uint8_t *slots_start(const struct slots *s, unsigned i)
 {
 	assert(i < s->n);
-	return s->base + SLOT_PAGE + (size_t)i * SLOT_SIZE;
+	return s->base + SLOTS_HEAD_SIZE + (size_t)i * SLOT_SIZE;
 }
 
 struct slot *slots_at(const struct slots *s, unsigned i)

@@ -36,9 +36,13 @@
 #include "base/diag.h"
 
 enum {
-	SLOTS_VERSION = 1, /* of all that is laid out here */
+	SLOTS_VERSION = 2, /* of all that is laid out here */
 	SLOTS_MAX = 64,
-	SLOTS_NODES_MAX = 3, /* node attributes kept: disk, status file, directory */
+	SLOTS_PARTS_MAX = 128,	 /* partitions that have a name at one time */
+	SLOTS_WINDOWS_MAX = 256, /* ... that have had one in the life of a session */
+	SLOTS_WINDOW_NODE = 16,	 /* the node id of the first window */
+	/* node attributes kept, by node id - 1 */
+	SLOTS_NODES_MAX = SLOTS_WINDOW_NODE - 1 + SLOTS_WINDOWS_MAX,
 	SLOTS_KEPT_MAX = 3072,
 	SLOT_PAGE = 4096,
 	SLOT_DATA_MAX = 1 << 20, /* largest WRITE payload */
@@ -75,6 +79,41 @@ struct slots_attr {
 	int64_t ctime_ns; /* when any of them was set; 0: never */
 };
 
+/*
+ * A part of the disk that stands as a file of its own. Number and place never change: whoever has
+ * the file open goes on with the same bytes, whatever the table says later.
+ */
+struct slots_window {
+	uint64_t off;
+	_Atomic uint64_t len;
+	uint32_t number; /* of the partition */
+};
+
+/* Which windows have a name now. */
+struct slots_names {
+	uint32_t n;
+	uint16_t window[SLOTS_PARTS_MAX];
+};
+
+/*
+ * The partitions of a session: see fuse/windows.h. A worker that takes over finds here what its
+ * predecessor has shown, and does not look at the disk again. There are two lists of names: the
+ * next one is complete before `live` says that it is in force.
+ */
+struct slots_windows {
+	_Atomic uint32_t n;
+	_Atomic uint32_t live; /* 0 or 1 */
+	struct slots_names names[2];
+	struct slots_window windows[SLOTS_WINDOWS_MAX];
+};
+
+/* How files of this session have been opened so far: decides about caches, see ops_open(). */
+enum slots_opened {
+	SLOTS_OPENED_DIRECT = 1 << 0,	  /* past the page cache */
+	SLOTS_OPENED_DISK_WRITE = 1 << 1, /* the disk, for writing */
+	SLOTS_OPENED_PART_WRITE = 1 << 2, /* a partition, for writing */
+};
+
 struct slot {
 	_Atomic uint32_t state;
 	uint32_t reply_len;
@@ -89,17 +128,18 @@ struct slots_head {
 	/* 1 + the slot whose request is being executed again before there are threads; 0: none.
 	 * Should the worker die, this request alone is to blame. */
 	_Atomic uint32_t replaying;
-	/* Someone has opened the disk past the page cache: see ops_open() */
-	_Atomic uint32_t direct_opened;
+	_Atomic uint32_t opened; /* enum slots_opened */
 	/* The worker's, under a lock of its own: there is only one worker at a time, and a SETATTR
 	 * that died half-way is executed again */
 	struct slots_attr attr[SLOTS_NODES_MAX];
 	/* What the image's driver wants its successor to know; zero at first, and when it has
 	 * closed the image in order */
 	_Alignas(8) uint8_t kept[SLOTS_KEPT_MAX];
+	struct slots_windows windows;
 };
 
 enum {
+	SLOTS_HEAD_SIZE = 6 * SLOT_PAGE,
 	SLOT_REQUEST_OFF = 2 * SLOT_PAGE - SLOT_WRITE_HEAD,
 	/* what read(2) is given: the largest WRITE, and never less than the kernel's minimum */
 	SLOT_REQUEST_MAX = SLOT_WRITE_HEAD + SLOT_DATA_MAX,

@@ -12,6 +12,7 @@
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
@@ -25,6 +26,7 @@
 #include "config.h"
 #include "fuse/serve.h"
 #include "image/image.h"
+#include "image/partition.h"
 #include "session/channel.h"
 #include "worker/opener.h"
 #include "worker/sandbox.h"
@@ -44,6 +46,7 @@ struct worker {
 	struct worker_config config;
 	struct opener opener;
 	struct image *image;
+	struct partition_table *partitions; /* NULL: none, or those that the slots tell of */
 	struct serve *serve;
 	struct slots slots; /* until this process ends: closing the image writes there */
 	struct mutex log_lock;
@@ -143,6 +146,30 @@ static int worker_open_image(struct worker *w, struct store *store, struct diag 
 	return image_open(store, &options, &w->image, diag);
 }
 
+/*
+ * The partition table, unless the partitions are to stay as they are. That a disk has none, or
+ * one that cannot be read, is a failure only where the partitions are what the image is wanted for.
+ */
+static int worker_read_partitions(struct worker *w, struct diag *diag)
+{
+	bool must = w->config.partitions == CHANNEL_PARTITIONS_MUST;
+	int r;
+
+	if (w->config.partitions != CHANNEL_PARTITIONS_READ && !must)
+		return 0;
+	r = partition_read(w->image, &w->partitions, diag);
+	if (r == 0 && must && !w->partitions->kind)
+		r = diag_set(diag, -ENODATA,
+			     "the disk has no partition table (partitions=auto does without)");
+	if (r < 0 && must)
+		return diag_prefix(diag, "%s", w->image->name);
+	if (r == 0)
+		return 0;
+	worker_log(w, LOG_WARNING, 0, UINT64_MAX, diag->text);
+	*diag = (struct diag){0};
+	return 0;
+}
+
 static int worker_send_opened(struct worker *w)
 {
 	struct channel_msg msg = {.type = CHANNEL_OPENED};
@@ -169,7 +196,7 @@ static enum worker_exit worker_start(struct worker *w)
 	if (sandbox_enter(worker_forbidden, &diag) < 0)
 		return worker_fail(&diag, WORKER_EXIT_SANDBOX);
 	if (store_file_new(fds[0], msg.text, &store, &diag) < 0 ||
-	    worker_open_image(w, store, &diag) < 0)
+	    worker_open_image(w, store, &diag) < 0 || worker_read_partitions(w, &diag) < 0)
 		return worker_fail(&diag, WORKER_EXIT_IMAGE);
 	if (worker_send_opened(w) < 0)
 		return WORKER_EXIT_ORPHAN;
@@ -186,6 +213,8 @@ static int worker_serve(struct worker *w, int *fds, struct diag *diag)
 		.image = w->image,
 		.config = &w->config,
 		.granted = &msg.granted,
+		.set_partitions = w->config.partitions != CHANNEL_PARTITIONS_KEEP,
+		.partitions = w->partitions,
 		.log = worker_log,
 		.log_data = w,
 	};
@@ -333,5 +362,6 @@ int main(int argc, char **argv)
 	mutex_init(&w.log_lock);
 	code = worker_run(&w);
 	mutex_done(&w.log_lock);
+	free(w.partitions);
 	return (int)code;
 }

@@ -41,7 +41,7 @@ static void fuzz_look(struct image *img, uint64_t seed)
 		off = fuzz_offset(disk, seed, i);
 		fuzz_piece(img, off, (size_t)min_u64(FUZZ_PIECE, disk - off));
 	}
-	if (image_seek(img, fuzz_offset(disk, seed, 24), true, &off) == 0)
+	if (image_seek(img, fuzz_offset(disk, seed, 24), UINT64_MAX, true, &off) == 0)
 		fuzz_must(off < disk, "data is inside the disk");
 	if (img->format->info)
 		img->format->info(img, &info);

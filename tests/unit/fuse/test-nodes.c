@@ -56,16 +56,17 @@ static struct fuse_attr get_attr(struct rig *rig, uint64_t node)
 static void test_ids(void **state)
 {
 	struct rig *rig = *state;
-	uint64_t id;
+	char name[NODE_NAME_MAX];
 
 	assert_int_equal(node_by_id(&rig->share, 1), NODE_DIRECTORY);
 	assert_int_equal(node_by_id(&rig->share, 2), NODE_DISK);
 	assert_int_equal(node_by_id(&rig->share, 3), NODE_STATUS);
 	assert_int_equal(node_by_id(&rig->share, 0), NODE_NONE);
 	assert_int_equal(node_by_id(&rig->share, UINT64_MAX), NODE_NONE);
-	assert_string_equal(node_name(0, &id), "disk");
-	assert_null(node_name(2, &id));
-	assert_null(node_name(UINT32_MAX, &id));
+	assert_int_equal(node_name(&rig->share, 0, name), NODE_ID_DISK);
+	assert_string_equal(name, "disk");
+	assert_int_equal(node_name(&rig->share, 2, name), 0);
+	assert_int_equal(node_name(&rig->share, UINT32_MAX, name), 0);
 }
 
 static void test_mode_and_owner(void **state)

@@ -280,14 +280,14 @@ static void test_map_and_seek(void **state)
 	assert_int_equal(image_map(img, 5 * TOY_UNIT, TOY_SIZE - 5 * TOY_UNIT, &e), 0);
 	assert_true(e.mapped && e.depth == 0 && e.len == 2 * TOY_UNIT && e.host_off == TOY_HOST);
 
-	assert_int_equal(image_seek(img, 0, false, &off), 0);
+	assert_int_equal(image_seek(img, 0, UINT64_MAX, false, &off), 0);
 	assert_int_equal(off, 2 * TOY_UNIT);
-	assert_int_equal(image_seek(img, off, true, &off), 0);
+	assert_int_equal(image_seek(img, off, UINT64_MAX, true, &off), 0);
 	assert_int_equal(off, 5 * TOY_UNIT);
-	assert_int_equal(image_seek(img, 7 * TOY_UNIT, true, &off), -ENXIO);
-	assert_int_equal(image_seek(img, 7 * TOY_UNIT + 1, false, &off), 0);
+	assert_int_equal(image_seek(img, 7 * TOY_UNIT, UINT64_MAX, true, &off), -ENXIO);
+	assert_int_equal(image_seek(img, 7 * TOY_UNIT + 1, UINT64_MAX, false, &off), 0);
 	assert_int_equal(off, 7 * TOY_UNIT + 1);
-	assert_int_equal(image_seek(img, TOY_SIZE, false, &off), -ENXIO);
+	assert_int_equal(image_seek(img, TOY_SIZE, UINT64_MAX, false, &off), -ENXIO);
 	assert_int_equal(image_close(img), 0);
 }
 

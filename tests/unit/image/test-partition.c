@@ -362,7 +362,7 @@ static void assert_no_gpt(void)
 
 	diag = (struct diag){0};
 	assert_int_equal(read_size(DISK_SIZE, &t), -EUCLEAN);
-	assert_non_null(strstr(diag.text, "disk: there must be a GUID partition table"));
+	assert_non_null(strstr(diag.text, "there must be a GUID partition table"));
 	assert_null(t);
 }
 

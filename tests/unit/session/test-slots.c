@@ -87,7 +87,7 @@ static void test_foreign_memory_is_refused(void **state)
 
 	assert_int_equal(slots_map(other, &s, &diag), -EBADMSG);
 	assert_string_not_equal(diag.text, "");
-	assert_int_equal(ftruncate(other, SLOT_PAGE + 2 * SLOT_SIZE), 0);
+	assert_int_equal(ftruncate(other, SLOTS_HEAD_SIZE + 2 * SLOT_SIZE), 0);
 	assert_int_equal(slots_map(other, &s, &diag), -EBADMSG);
 	/* a head that speaks of more slots than there is memory */
 	v = 3;
