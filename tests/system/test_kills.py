@@ -32,8 +32,6 @@ def kill_in_turn(export, plan, pause, running):
 
 def plan(workers, supervisors):
     """Evenly mixed."""
-    if not supervisors:
-        return ["worker"] * workers
     every = workers // supervisors
     return (["worker"] * every + ["supervisor"]) * supervisors
 
@@ -62,10 +60,10 @@ def killed_under_fio(machine, exported, workers, supervisors):
 
 @pytest.mark.limit(150)
 def test_killed_under_fio(machine, export):
-    killed_under_fio(machine, export(machine, "killed"), 20, 0)
+    killed_under_fio(machine, export(machine, "killed"), 20, 5)
 
 
 @pytest.mark.long
 @pytest.mark.limit(900)
 def test_killed_for_minutes(machine, export):
-    killed_under_fio(machine, export(machine, "killed-for-long"), 200, 0)
+    killed_under_fio(machine, export(machine, "killed-for-long"), 200, 20)

@@ -67,14 +67,43 @@ class FileSystem(RawFile):
 STATES = [Idle, RawFile, FileSystem]
 
 
+def wait_served(export, supervisor, worker):
+    """Until both are others than these, and the service is up."""
+    export.machine.wait_state(export.unit, "active")
+    proc.wait_until(lambda: export.supervisor not in (None, *supervisor), 30, what="a supervisor")
+    export.wait_worker(other_than=worker)
+
+
 def kill_worker(export):
     worker = export.worker
     proc.kill(worker)
     export.wait_worker(other_than=worker)
 
 
+def kill_supervisor(export):
+    supervisor, worker = export.supervisor, export.worker
+    proc.kill(supervisor)
+    wait_served(export, [supervisor], worker)
+
+
+def kill_both(export):
+    supervisor, worker = export.supervisor, export.worker
+    proc.kill(supervisor)
+    proc.kill(worker)
+    wait_served(export, [supervisor], worker)
+
+
+def reload(export):
+    worker = export.worker
+    export.systemctl("reload")
+    export.wait_worker(other_than=worker)
+
+
 EVENTS = {
     "kill -9 of the worker": kill_worker,
+    "kill -9 of the supervisor": kill_supervisor,
+    "kill -9 of both": kill_both,
+    "reload": reload,
 }
 
 

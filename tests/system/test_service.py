@@ -66,6 +66,7 @@ def test_two_instances(machine, export):
     client = Client(machine, one.disk)
     two.systemctl("stop")
     two.check(file_system=False)
+    proc.kill(one.supervisor)
     two.start()
     assert not client.finish().errors
     machine.systemctl("stop", one.unit, two.unit)
@@ -103,6 +104,11 @@ def test_a_wrong_configuration_changes_nothing_at_a_reload(machine, export):
     assert "THREADS" in machine.journal("--unit", exported.unit)
     assert exported.active == "active" and exported.processes() == processes
     assert not client.finish().errors
+    # what is put right is taken
+    exported.configure(IMAGE="/srv/rewritten.img", FORMAT="qcow2", THREADS=2, MODE="0640")
+    exported.systemctl("reload")
+    proc.wait_until(lambda: machine.say("stat", "--format=%a", exported.disk) == "640", 10, what="the new mode")
+    exported.systemctl("stop")
 
 
 def test_start_limit(machine, export):

@@ -3,6 +3,8 @@
 
 import time
 
+import pytest
+
 from support import proc
 
 # What the journal says when the order was wrong; of other mounts of the machine it may
@@ -29,8 +31,10 @@ def test_idle(boot, export, table):
     exported.check(file_system=False)
 
 
-def test_file_system_in_use(boot, export, table):
-    """A service of the machine writes to a file system inside; what it wrote and synced is there."""
+@pytest.mark.parametrize("times_killed", [0, 3])
+def test_file_system_in_use(times_killed, boot, export, table):
+    """A service of the machine writes to a file system inside; what it wrote and synced is there. With the supervisor
+    killed before, which must make no difference."""
     machine = boot()
     exported = export(machine, "busy-disk")
     exported.start()
@@ -39,6 +43,12 @@ def test_file_system_in_use(boot, export, table):
     machine.run("systemd-run", "--unit=writer", f'--property=RequiresMountsFor="{where}"', "--", "sh", "-c",
                 f"n=0; while n=$((n + 1)); do echo $n >'{where}/new' && sync '{where}/new' && "
                 f"mv '{where}/new' '{where}/counter' && echo $n >/srv/new && mv /srv/new /srv/acknowledged; done")
+    for _ in range(times_killed):
+        time.sleep(0.7)
+        before = exported.supervisor
+        proc.kill(before)
+        proc.wait_until(lambda: exported.supervisor not in (None, before), 20, what="a supervisor")
+        machine.wait_state(exported.unit, "active")
     time.sleep(1)
     took = machine.poweroff()
     judge(machine, exported, took, table, "ext4 inside being written")
