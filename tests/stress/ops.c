@@ -7,8 +7,8 @@
 #include "base/checked.h"
 #include "base/cleanup.h"
 
-const char *const op_names[] = {"read",	    "write", "zero",  "discard",
-				"allocate", "map",   "flush", "resize"};
+const char *const op_names[] = {"read", "write", "zero",   "discard", "allocate",
+				"map",	"flush", "resize", "idle"};
 
 /* What the image itself says says more. */
 static int op_damage(struct image *img, struct model *m, int r)
@@ -87,6 +87,15 @@ static bool op_flush(struct image *img, struct model *m)
 	return r == 0 ? true : model_wrong(m, "flush: %d", r);
 }
 
+static bool op_idle(struct image *img, struct model *m)
+{
+	int r = image_idle(img);
+
+	if (r == 0)
+		r = image_idle(img);
+	return r == 0 ? true : model_wrong(m, "idle: %d", r);
+}
+
 static bool op_resize(struct image *img, struct model *m, unsigned thread, const struct op *op)
 {
 	struct diag diag = {0};
@@ -118,6 +127,8 @@ bool op_run(struct image *img, struct model *m, unsigned thread, const struct op
 		return op_flush(img, m);
 	case OP_RESIZE:
 		return op_resize(img, m, thread, op);
+	case OP_IDLE:
+		return op_idle(img, m);
 	}
 	return false;
 }

@@ -7,8 +7,17 @@
 #include "image/image.h"
 #include "model.h"
 
-enum op_kind { OP_READ, OP_WRITE, OP_ZERO, OP_DISCARD, OP_ALLOCATE, OP_MAP, OP_FLUSH, OP_RESIZE };
-enum { OP_KINDS = OP_RESIZE + 1 };
+enum op_kind {
+	OP_READ,
+	OP_WRITE,
+	OP_ZERO,
+	OP_DISCARD,
+	OP_ALLOCATE,
+	OP_MAP,
+	OP_FLUSH,
+	OP_RESIZE,
+	OP_IDLE, /* twice, so that it is likely to find something unused; by one thread only */
+};
 
 extern const char *const op_names[];
 

@@ -250,7 +250,8 @@ void rig_copy(const struct rig *rig, struct model *m)
 
 struct image *rig_open(struct rig *rig, struct model *m, bool discard)
 {
-	struct image_options options = {.discard = discard, .opener = &rig->opener};
+	struct image_options options = {
+		.discard = discard, .table_cache = rig->table_cache, .opener = &rig->opener};
 	struct image *img = NULL;
 	struct diag diag = {0};
 

@@ -32,7 +32,8 @@ struct rig {
 	char *flat;	    /* what the disk reads as */
 	char *flat_snapshot;
 	struct hook *hook; /* what image files are opened with; NULL: none */
-	bool direct;	   /* they are opened with O_DIRECT, where that can be */
+	uint64_t table_cache;
+	bool direct; /* they are opened with O_DIRECT, where that can be */
 };
 
 /* The working directory is a new one in memory, where there is such. For cmocka. */

@@ -52,6 +52,8 @@ static enum op_kind stress_kind(struct stress_thread *t)
 		return OP_FLUSH;
 	if (r % 32 == 1 && t->stress->rig->resizable)
 		return OP_RESIZE;
+	if (r % 32 < 4 && t->n == 0)
+		return OP_IDLE;
 	return often[r / 32 % ARRAY_SIZE(often)];
 }
 
@@ -105,13 +107,17 @@ static void stress_threads(struct stress *s, unsigned n, uint64_t seed)
 
 static bool stress_round(struct stress *s, uint64_t seed)
 {
+	struct format_spare spare = {0};
 	uint64_t random = seed;
 
 	for (unsigned i = 0; i < STRESS_HOT; i++)
 		s->hot[i] = random_next(&random) % (s->rig->size / s->rig->grain);
+	s->rig->table_cache = random_next(&random) % 2; /* the least there is, or the usual */
 	s->img = rig_open(s->rig, s->model, random_next(&random) % 2);
 	if (!s->img)
 		return false;
+	if (random_next(&random) % 2)
+		image_keep(s->img, &spare);
 	stress_threads(s, 2 + (unsigned)(random_next(&random) % 4), seed);
 	return rig_close(s->rig, s->model, s->img);
 }
