@@ -75,6 +75,7 @@ void guest_ask_write(struct guest *g, const void *buf, uint64_t len, uint64_t of
 		struct guest_content *c = guest_push(&g->sectors[i], GUEST_SECTOR, asked);
 		char *at = c->bytes + (from - i * GUEST_SECTOR);
 
+		c->partial = to - from < GUEST_SECTOR;
 		memcpy(c->bytes, c->older->bytes, GUEST_SECTOR);
 		if (buf)
 			memcpy(at, (const char *)buf + (from - off), to - from);
@@ -185,6 +186,23 @@ static bool guest_accepts_size(struct guest *g, uint64_t size, size_t k, size_t 
 	return false;
 }
 
+/* Is each byte that of some content, where they may be mixed? */
+static bool guest_accepts_bytes(struct guest *g, size_t i, const char *bytes, size_t len, size_t k,
+				size_t durable)
+{
+	const struct guest_content *c = NULL;
+	bool found[GUEST_SECTOR] = {0}, all = true, partial = false;
+
+	while ((c = guest_next(g->sectors[i], c, k, durable))) {
+		partial |= c->partial;
+		for (size_t b = 0; b < len; b++)
+			found[b] |= c->bytes[b] == bytes[b];
+	}
+	for (size_t b = 0; b < len; b++)
+		all &= found[b];
+	return partial && all;
+}
+
 static bool guest_accepts_sector(struct guest *g, size_t i, const char *bytes, size_t len, size_t k)
 {
 	const struct guest_content *c = NULL;
@@ -196,7 +214,7 @@ static bool guest_accepts_sector(struct guest *g, size_t i, const char *bytes, s
 	while ((c = guest_next(g->sectors[i], c, k, durable)))
 		if (memcmp(c->bytes, bytes, len) == 0)
 			return true;
-	return false;
+	return k != GUEST_NOW && guest_accepts_bytes(g, i, bytes, len, k, durable);
 }
 
 /* Says whether the sector holds an older content or one that it never had. */

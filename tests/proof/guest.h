@@ -11,6 +11,10 @@
  * flush that was answered before k was asked for. A request that failed leaves either content. The
  * size of the disk is one more such cell.
  *
+ * Inside a sector that a request covers in part, that is promised for each byte, and no more: who
+ * relies on sectors writes sectors. (Zeroes that only a table entry says and that are not flushed,
+ * then a few bytes on top: these are written beside the zeroes, one after the other.)
+ *
  * Threads may use it at once where they change different sectors.
  */
 
@@ -29,6 +33,7 @@ enum { GUEST_SECTOR = 512 };
 struct guest_content {
 	struct guest_content *older;
 	size_t asked, answered; /* answered: SIZE_MAX where it is not, or failed */
+	bool partial;		/* the request covered a part of the sector */
 	uint64_t size;		/* of the disk's size */
 	char bytes[];		/* of a sector */
 };

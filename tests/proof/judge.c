@@ -95,9 +95,9 @@ void trial_done(struct trial *t)
 
 static void judge_tables(struct trial *t, struct stack *after, struct check *ret)
 {
-	/* A batch per life, and what it replaced: the driver's reservation begins with 8 MiB and is
-	 * not used up by so little work more than twice */
-	uint64_t most = (t->work.kills + t->depth + 1) * MIB(32);
+	/* Per life what is reserved, 256 MiB at most after requests as quick as ours, and what was
+	 * replaced */
+	uint64_t most = (t->work.kills + t->depth + 1) * MIB(288);
 
 	stack_check(after, CHECK_ONLY, ret);
 	if (ret->corruptions > 0 && !ret->marked_dirty)

@@ -147,8 +147,11 @@ int stack_try_open(struct stack *s, bool read_only, struct diag *diag)
 		.discard = s->discard,
 		.opener = &s->opener,
 	};
+	int r = image_open(lend_new(s->disks[0], read_only), &options, &s->img, diag);
 
-	return image_open(lend_new(s->disks[0], read_only), &options, &s->img, diag);
+	if (r == 0 && !read_only)
+		image_keep(s->img, &s->spare);
+	return r;
 }
 
 void stack_open(struct stack *s, bool read_only)

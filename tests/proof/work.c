@@ -166,14 +166,26 @@ static int work_live_again(struct work *w)
 	return r < 0 ? r : r2;
 }
 
+/* Nothing much happens for some seconds. Changes nothing that can be seen. */
+static int work_idle(struct work *w)
+{
+	int r;
+
+	/* So often that each time more is reserved, which a small device has no room for */
+	if (w->stack->scene->kind->flags & KIND_DEVICE)
+		return work_write(w);
+	r = image_idle(w->stack->img);
+	return r < 0 ? r : image_idle(w->stack->img);
+}
+
 int work_step(struct work *w)
 {
 	static const struct {
 		unsigned share; /* of 100 */
 		int (*step)(struct work *w);
 	} steps[] = {
-		{48, work_write}, {12, work_zero},  {12, work_discard},	  {3, work_allocate},
-		{7, work_resize}, {13, work_flush}, {5, work_live_again},
+		{45, work_write}, {12, work_zero},  {12, work_discard}, {3, work_allocate},
+		{3, work_idle},	  {7, work_resize}, {13, work_flush},	{5, work_live_again},
 	};
 	uint64_t draw = work_random(w, 100);
 
