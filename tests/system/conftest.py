@@ -16,7 +16,7 @@ import pytest
 sys.path += [str(Path(__file__).parent), str(Path(__file__).parents[1] / "fuse")]
 
 # pylint: disable=wrong-import-position
-from box import layers
+from box import journal, layers
 from box.export import Export
 from box.machine import Machine
 from box.table import Table
@@ -109,7 +109,9 @@ def machine(boot):
     """Shared by the tests of a module, each of which has exports of its own."""
     machine = boot()
     yield machine
+    complaints = journal.complaints(machine.journal()) if machine.alive else []
     machine.destroy()
+    assert not complaints, "\n".join(complaints)
 
 
 @pytest.fixture(autouse=True)

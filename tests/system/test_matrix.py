@@ -107,19 +107,12 @@ EVENTS = {
 }
 
 
-def describe(seen, begin, end):
-    """What the client saw between two times, against what it saw before."""
-    usual, longest = seen.longest(0, begin - 0.01), seen.longest(begin, end)
-    if longest <= max(10, 2 * usual):
-        return "nothing"
-    return f"a pause of {longest:.0f} ms"
-
-
 def finish(export, state, seen):
     """Everything ends in order, and what was written is there."""
     state.leave()
     export.systemctl("stop")
     assert export.show("Result") == "success"
+    assert export.show("NFileDescriptorStore") == "0", "systemd still holds the image"
     flat = export.check(file_system=state.inside)
     if seen and state.inside:
         dumped = flat.with_suffix(".file")
@@ -143,11 +136,13 @@ def test_goes_on(event, state, machine, export, table):
     EVENTS[event](exported)
     end = time.monotonic()
     time.sleep(SETTLE)
+    if state.inside:
+        assert machine.show(exported.inside_unit, "ActiveState") == "active"
     seen = state.end()
     if seen:
         assert not seen.errors
         assert seen.writes[-1][0] > end, "the client wrote no more"
-    table.note(event, state.name, describe(seen, begin, end) if seen else "nothing")
+    table.note(event, state.name, seen.describe(begin, end) if seen else "nothing")
     finish(exported, state, seen)
 
 
@@ -196,7 +191,7 @@ def test_waits_for_who_uses_it(verb, state, machine, export, table):
     seen = state.end()
     assert not seen.errors
     assert seen.writes[-1][0] > end, "the client wrote no more"
-    table.note(verb, state.name, f"{describe(seen, begin, end)}; waits for it, and says so")
+    table.note(verb, state.name, f"{seen.describe(begin, end)}; the {verb} waits, and says for whom")
     state.leave()
     if verb == "restart":
         proc.wait_until(lambda: exported.active == "active" and exported.supervisor not in (None, before), 30,

@@ -41,7 +41,10 @@ def main():
         except OSError as error:
             errors.append(error.strerror)
         writes.append((begin, time.monotonic() - begin))
-    os.close(fd)
+    try:
+        os.close(fd)
+    except OSError as error:
+        errors.append(error.strerror)
     print(json.dumps({"writes": writes, "errors": errors, "sha256": hashlib.sha256(content).hexdigest()}))
 
 

@@ -49,6 +49,13 @@ class Seen:
         """Of the writes that were under way between two times: how long the longest took, in ms."""
         return max((1000 * took for at, took in self.writes if at + took >= begin and at <= end), default=0)
 
+    def describe(self, begin, end):
+        """What it noticed between two times, against what it was used to before."""
+        usual, longest = self.longest(0, begin - 0.01), self.longest(begin, end)
+        if longest <= max(10, 2 * usual):
+            return "nothing"
+        return f"a pause of {longest:.0f} ms"
+
 
 class Export:
     def __init__(self, machine, name, size=128 * MiB, image_format="qcow2", **config):

@@ -4,6 +4,15 @@
 import re
 from pathlib import Path
 
+# In the order of the page; what is not here comes behind
+EVENTS = ["start", "reload", "kill -9 of the worker", "kill -9 of the supervisor", "kill -9 of both", "stop", "restart",
+          "power-off of the machine"]
+STATES = ["not in use", "raw file being written", "ext4 inside being written"]
+
+
+def ordered(found, wanted):
+    return sorted(dict.fromkeys(found), key=lambda name: wanted.index(name) if name in wanted else len(wanted))
+
 
 class Table:
     def __init__(self, suite):
@@ -15,8 +24,8 @@ class Table:
 
     def lines(self):
         """Rows of columns; the first is the heading."""
-        events = list(dict.fromkeys(event for event, _ in self.cells))
-        states = list(dict.fromkeys(state for _, state in self.cells))
+        events = ordered((event for event, _ in self.cells), EVENTS)
+        states = ordered((state for _, state in self.cells), STATES)
         rows = [["Event", *states]]
         rows += [[event, *(self.cells.get((event, state), "-") for state in states)] for event in events]
         return rows
