@@ -48,6 +48,7 @@ void state_config_write(const struct config *c, state_put_fn put, void *data)
 	put(data, "config.cache", "%s", c->cache == CONFIG_CACHE_AUTO ? "auto" : "none");
 	put(data, "config.allow_other", "%s", tristate[c->allow_other]);
 	put(data, "config.partitions", "%s", tristate[c->partitions]);
+	put(data, "config.partitions", "%s", tristate[c->partitions]);
 	if (c->threads)
 		put(data, "config.threads", "%u", c->threads);
 	if (c->has_owner)

@@ -329,11 +329,12 @@ static int state_parse(struct state *s, char *text, size_t len, struct diag *dia
 		r = state_take(s, p, equals + 1, diag);
 		if (r < 0 && (!diag || !diag->text[0]))
 			return diag_errno(diag, r, "the saved state is damaged at \"%s\"", p);
-		/* A setting that is not known here: written by a newer version */
+		if (r == -EINVAL) { /* a setting that is not known here */
+			diag_prefix(diag, "the saved state is of another version of fuseimg");
+			return -EPROTONOSUPPORT;
+		}
 		if (r < 0)
-			return diag_prefix(diag, "the saved state was written by another version "
-						 "of fuseimg"),
-			       r == -EINVAL ? -EPROTONOSUPPORT : r;
+			return r;
 		p = next;
 	}
 	return 0;

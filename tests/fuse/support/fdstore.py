@@ -127,8 +127,12 @@ class StoredService:
 
     def stop(self, timeout=30):
         """SIGTERM, and all that an orderly end leaves: nothing."""
+        device = mounts.at(self.target).device
         os.kill(self.process.pid, signal.SIGTERM)
-        status = self.process.wait(timeout * proc.SLOW)
+        try:
+            status = self.process.wait(timeout * proc.SLOW)
+        except subprocess.TimeoutExpired:
+            raise AssertionError(f"no end; also mounted for {mounts.elsewhere(device)}\n{self.log.read_text()}") from None
         text = self.log.read_text()
         assert status == 0, text
         assert "Sanitizer" not in text and "runtime error" not in text, text

@@ -44,3 +44,16 @@ def below(directory):
     directory = os.path.realpath(directory)
     return [mount.target for mount in reversed(table())
             if mount.target == directory or mount.target.startswith(directory + "/")]
+
+
+def elsewhere(device):
+    """Processes in other mount namespaces that still have this file system: it lives as long as they do."""
+    found = []
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            lines = Path(f"/proc/{pid}/mountinfo").read_text(errors="surrogateescape").splitlines()
+            if any(line.split()[2] == device and " fuse.fuseimg " in line for line in lines):
+                found.append((int(pid), Path(f"/proc/{pid}/comm").read_text().strip()))
+        except OSError:
+            continue
+    return found

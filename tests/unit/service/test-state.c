@@ -137,16 +137,25 @@ static void test_comes_back(void **state)
 	config_done(&s.config);
 }
 
+static const char *const settings[][2] = {
+	{"format", "qcow2"},	{"read_only", "yes"}, {"growable", "yes"},    {"discard", "ignore"},
+	{"direct_io", "yes"},	{"lock", "no"},	      {"lock_wait", "7"},     {"cache", "none"},
+	{"allow_other", "no"},	{"threads", "9"},     {"owner", "12"},	      {"group", "13"},
+	{"mode", "0640"},	{"backing", "none"},  {"backing", "/a:/b c"}, {"table_cache", "4M"},
+	{"snapshot", "a name"}, {"partitions", "no"}, {"image", "/other"},
+};
+
+static void expect_known(void *data, const char *key, const char *values, const char *help)
+{
+	for (size_t i = 0; i < sizeof(settings) / sizeof(settings[0]); i++)
+		if (strcmp(settings[i][0], key) == 0)
+			return;
+	fail_msg("%s is in no test, and perhaps not in state-config.c", key);
+}
+
 static void test_every_setting(void **state)
 {
-	static const char *const settings[][2] = {
-		{"format", "qcow2"},   {"read_only", "yes"},   {"growable", "yes"},
-		{"discard", "ignore"}, {"direct_io", "yes"},   {"lock", "no"},
-		{"lock_wait", "7"},    {"cache", "none"},      {"allow_other", "no"},
-		{"threads", "9"},      {"owner", "12"},	       {"group", "13"},
-		{"mode", "0640"},      {"backing", "none"},    {"backing", "/a:/b c"},
-		{"table_cache", "4M"}, {"snapshot", "a name"},
-	};
+	config_describe(CONFIG_OPTIONS, expect_known, NULL);
 
 	for (size_t i = 0; i < sizeof(settings) / sizeof(settings[0]); i++)
 		expect_same_config(settings[i][0], settings[i][1]);
