@@ -13,7 +13,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-CACHE = "/var/cache/fuseimg-tests"
+CACHE = os.environ.get("FUSEIMG_TEST_CACHE", "/var/cache/fuseimg-tests")
 # In a root: what it was made of, so that one made of something else is made anew
 STAMP = "etc/fuseimg-root"
 MIRROR = "http://deb.debian.org/debian"
@@ -70,7 +70,7 @@ def _made_of(path):
 
 
 def _bootstrap(suite, packages, path, made_of):
-    """debootstrap mounts /proc and /sys in the root: in a mount namespace of its own they end with it."""
+    """debootstrap mounts /proc and /sys in the root."""
     if not shutil.which("debootstrap"):
         install(["debootstrap"])
     say(f"making {path} (about a minute)")
@@ -78,8 +78,7 @@ def _bootstrap(suite, packages, path, made_of):
         new = tempfile.mkdtemp(prefix=f".{suite}-", dir=CACHE)
         cleanup.callback(shutil.rmtree, new, ignore_errors=True)
         os.chmod(new, 0o755)
-        run(["unshare", "--mount", "debootstrap", "--variant=minbase",
-             f"--include={','.join(packages)}", suite, new, MIRROR])
+        run_apart('exec debootstrap --variant=minbase "$@"', f"--include={','.join(packages)}", suite, new, MIRROR)
         Path(new, STAMP).write_text(made_of, encoding="utf-8")
         if os.path.exists(path):
             shutil.rmtree(path)
@@ -95,6 +94,13 @@ def run(command, environment=None, **options):
         name = " ".join(str(word) for word in command if "\n" not in str(word))
         raise RootError(f"{name} exited with {done.returncode}:\n{tail}")
     return done.stdout
+
+
+def run_apart(script, *words, environment=None):
+    """A script of the shell in a mount namespace of its own: what it mounts ends with it. The namespace begins as a
+    copy, and an export cannot end while a copy of its mount is held."""
+    script = f"umount --all --lazy --types fuse.fuseimg || true\n{script}"
+    return run(["unshare", "--mount", "--propagation=private", "sh", "-euc", script, "sh", *words], environment)
 
 
 def say(text):

@@ -75,7 +75,7 @@ def test_killed_too_often(machine, export, table):
         seen = client.finish()
         assert seen.errors
         proc.wait_until(lambda: not exported.mounted(), 10, what="the end of the dead mount")
-    table.note("21 kills in a minute", "raw file being written",
+    table.note("21 kills of the supervisor in a minute", "raw file being written",
                "waits until it is started again" if kept else "an error")
     exported.check(file_system=False)
 

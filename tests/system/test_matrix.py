@@ -183,6 +183,8 @@ def test_waits_for_who_uses_it(verb, state, machine, export, table):
     state.begin()
     time.sleep(SETTLE)
     begin = time.monotonic()
+    if state.inside:    # which is busy, too
+        machine.forgiven.append(f"Failed unmounting {exported.inside_unit}")
     exported.systemctl(verb, "--no-block")
     proc.wait_until(lambda: state.user() in exported.status, 10, every=0.1,
                     what=f"{state.user()} in the status, which is: {exported.status}")

@@ -7,7 +7,7 @@ BAD = ["Failed unmounting", "Mount disappeared", "timed out", "Timed out", "left
 OURS = ["fuseimg", "inside"]
 
 
-def complaints(text):
-    lines = text.splitlines()
+def complaints(text, forgiven=()):
+    lines = [line for line in text.splitlines() if not any(text in line for text in forgiven)]
     found = [line for line in lines if "ordering cycle" in line]
     return found + [line for line in lines if any(word in line for word in BAD) and any(word in line for word in OURS)]

@@ -13,9 +13,8 @@ PACKAGES = ["systemd", "systemd-sysv", "dbus", "e2fsprogs", "mount", "python3"]
 # Units that cannot work in a container and would make it "degraded"
 MASKED = ["systemd-modules-load.service", "console-getty.service"]
 
-# Runs in a mount namespace of its own. Packages that ours depends on are kept for the next time.
-INSTALL = """set -eu
-lower=$1 layer=$2 archives=$3 package=$4
+# Packages that ours depends on are kept for the next time
+INSTALL = """lower=$1 layer=$2 archives=$3 package=$4
 mkdir -p "$layer"/upper "$layer"/work "$layer"/root "$archives"/partial
 mount -t overlay -o "lowerdir=$lower,upperdir=$layer/upper,workdir=$layer/work" overlay "$layer/root"
 cd "$layer/root"
@@ -40,8 +39,7 @@ def build_package(suite):
 def make(suite, layer, package):
     """The directories, uppermost first."""
     base = roots.root("system", suite, PACKAGES)
-    roots.run(["unshare", "--mount", "--propagation=private", "sh", "-c", INSTALL, "sh", base, layer,
-               f"{roots.CACHE}/archives-{suite}", package])
+    roots.run_apart(INSTALL, base, layer, f"{roots.CACHE}/archives-{suite}", package)
     upper = Path(layer, "upper")
     for unit in MASKED:
         link = upper / "etc/systemd/system" / unit
