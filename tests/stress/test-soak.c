@@ -46,7 +46,7 @@ enum { SOAK_SHAPES_QUICK = 1 };
 
 struct soak {
 	const struct soak_shape *shape;
-	struct image *img;
+	struct image *img = NULL;
 	char *flat; /* what the disk reads as */
 	uint64_t size;
 	unsigned growths, moves; /* of the refcount table, of the L1 table */
@@ -79,7 +79,7 @@ static struct image *soak_open(bool writable)
 	struct image_opener opener = {soak_open_named};
 	struct image_options options = {.discard = true, .read_only = !writable, .opener = &opener};
 	struct store *store;
-	struct image *img;
+	struct image *img = NULL;
 	struct diag diag = {0};
 
 	if (soak_store("img", writable, &store, &diag) < 0 ||
