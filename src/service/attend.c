@@ -206,6 +206,7 @@ static int attend_on_serving(struct supervisor *s, const struct channel_msg *msg
 	if (s->resumed)
 		reload_served(s);
 	s->resumed = false;
+	reload_pending(s);
 	return 0;
 }
 
@@ -545,7 +546,7 @@ static int attend_on_death(sd_event_source *source, const siginfo_t *end, void *
 	attend_clear(s);
 	if (s->outcome.text[0]) /* the run is over already */
 		return 0;
-	if (last.done && s->reload.phase == RELOAD_DRAINING && !s->unmount.gone)
+	if (last.done && s->reload.phase == RELOAD_DRAINING && session_is_alive(&s->session))
 		attend_drained(s, &last);
 	else if (last.done)
 		attend_finished(s, &last);

@@ -175,6 +175,8 @@ void fit_mount(struct supervisor *s);
 
 /* reload.c */
 void reload_request(struct supervisor *s);
+/* The request that had to wait, if there is one. */
+void reload_pending(struct supervisor *s);
 /* The drained worker is gone: executes the new program. Returns when that failed, or when there is
  * nothing to execute: then a worker has to be started. */
 void reload_execute(struct supervisor *s);

@@ -58,6 +58,7 @@ static void handover_receive_exec(struct handover *h)
 	char name[HANDOVER_NAME_MAX];
 	int fd, used;
 
+	h->by_exec = text;
 	while (text && sscanf(text, " %23[^= ]=%d%n", name, &fd, &used) == 2) {
 		text += used;
 		if (fd > STDERR_FILENO && fcntl(fd, F_GETFD) >= 0)

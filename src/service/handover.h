@@ -26,6 +26,7 @@ struct handover {
 		int fd;
 	} fds[HANDOVER_MAX];
 	unsigned n;
+	bool by_exec; /* received from a supervisor that reloads */
 };
 
 /* Whether the environment of this process promises a whole session (and not only what a child that

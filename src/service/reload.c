@@ -44,7 +44,7 @@ enum {
 	RELOAD_EXIT_EXEC = 127,
 };
 
-static void reload_next_if_asked(struct supervisor *s)
+void reload_pending(struct supervisor *s)
 {
 	if (!s->reload.again || s->reload.phase != RELOAD_NONE)
 		return;
@@ -78,7 +78,7 @@ static void reload_refused(struct supervisor *s, const char *why)
 	reload_clear(s);
 	report_problem(s, "reload failed, everything stays as it was: %s", why);
 	report_ready(s);
-	reload_next_if_asked(s);
+	reload_pending(s);
 }
 
 static int reload_on_timer(sd_event_source *source, uint64_t usec, void *data)
@@ -113,9 +113,10 @@ static void reload_child_done(struct supervisor *s)
 
 static void __attribute__((noreturn)) reload_flush_child(const struct supervisor *s)
 {
-	int r = fdatasync(s->image_fd);
+	int r;
 
-	close(s->life_write);
+	close(s->life_write); /* nobody is to wait for a disk on our account */
+	r = fdatasync(s->image_fd);
 	for (unsigned i = 0; i < s->files.n; i++)
 		if (s->files.entries[i].writable && fdatasync(s->files.entries[i].fd) < 0)
 			r = -1;
@@ -322,7 +323,6 @@ void reload_served(struct supervisor *s)
 		session_invalidate(&s->session, node);
 	report_ready(s);
 	fit_mount(s);
-	reload_next_if_asked(s);
 }
 
 void reload_finish(struct supervisor *s)

@@ -190,7 +190,8 @@ static int resume_take_session(struct supervisor *s, const struct state *state, 
 	if (r < 0)
 		return r;
 	session->n = s->slots.n;
-	if (!session_is_alive(session))
+	/* Unmounted in the middle of a reload: a worker will find that out, and close the image */
+	if (!session_is_alive(session) && !h->by_exec)
 		return diag_set(diag, -ENOTCONN, "the export was unmounted meanwhile");
 	r = resume_take_clones(session, h);
 	return r < 0 ? diag_errno(diag, r, "the connection") : 0;

@@ -268,18 +268,44 @@ def test_worker_that_does_not_end(image, manager):
     service.stop()
 
 
-def test_as_a_command(work, mount):
+def reload_command(export):
+    export.workers_died = True
+    worker = export.worker
+    os.truncate(export.image, 32 * MiB)
+    os.kill(export.supervisor, signal.SIGHUP)
+    proc.wait_until(lambda: export.worker not in (None, worker), 10, what="another worker")
+
+
+@pytest.mark.parametrize("daemon", [False, True])
+def test_as_a_command(daemon, work, mount):
     """`fuseimg mount` reloads as well, in the foreground and as a daemon."""
-    for daemon in (False, True):
-        image = images.create(work / f"disk{daemon}.img", 16 * MiB, format="raw")
-        export = mount(image, work / f"target{daemon}", daemon=daemon, format="raw") if (work / f"target{daemon}").touch() is None else None
-        export.workers_died = True
-        worker = export.worker
-        os.truncate(image, 32 * MiB)
-        os.kill(export.supervisor, signal.SIGHUP)
-        export.wait_worker(other_than=worker)
-        proc.wait_until(lambda: os.stat(export.path).st_size == 32 * MiB, 10)
-        export.umount()
+    image = images.create(work / "disk.img", 16 * MiB, format="raw")
+    export = mount(image, daemon=daemon, format="raw")
+    reload_command(export)
+    proc.wait_until(lambda: os.stat(export.path).st_size == 32 * MiB, 10)
+    export.umount()
+
+
+def test_as_an_ordinary_user(work, mount, user):
+    image = images.create(work / "disk.img", 16 * MiB, format="raw")
+    os.chown(image, user.uid, user.gid)
+    export = mount(image, user=user, format="raw")
+    reload_command(export)
+    export.umount()
+
+
+def test_unmounted_meanwhile(image, manager):
+    """An unmount from outside is an orderly end at every moment of a reload."""
+    for pause in (0, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1):
+        manager.configure("disk", image=image)
+        service = manager.start("disk")
+        service.path.write_bytes(b"x" * MiB)
+        service.process.send_signal(signal.SIGHUP)
+        time.sleep(pause)
+        proc.run("umount", service.target)
+        assert service.process.wait(20 * proc.SLOW) == 0, service.log.read_text()
+        assert not mounts.at(service.target), service.log.read_text()
+        images.check(image, leaks=0)
 
 
 @pytest.mark.limit(180)
