@@ -12,7 +12,15 @@
 
 enum { FUZZ_CHANGES = 20 };
 
-enum fuzz_kind { FUZZ_WRITE, FUZZ_ZERO, FUZZ_DISCARD, FUZZ_ALLOCATE, FUZZ_RESIZE, FUZZ_FLUSH };
+enum fuzz_kind {
+	FUZZ_WRITE,
+	FUZZ_ZERO,
+	FUZZ_DISCARD,
+	FUZZ_ALLOCATE,
+	FUZZ_RESIZE,
+	FUZZ_FLUSH,
+	FUZZ_IDLE,
+};
 
 /* One change, and what it leaves: `done` is the byte that all of it reads as then; else nobody
  * knows, and with len 0 nothing has changed. */
@@ -37,9 +45,10 @@ static struct fuzz_change fuzz_plan(uint64_t disk, uint64_t seed, unsigned i)
 	c.len = min_u64(1 + mixed % FUZZ_PIECE, disk - c.off);
 	if (c.kind == FUZZ_WRITE)
 		c.byte = (uint8_t)(i + 1);
-	if (c.kind == FUZZ_RESIZE) /* a little more or less, or anything */
-		c.size = i % 2 ? disk + mixed % (2 * FUZZ_PIECE) - min_u64(FUZZ_PIECE, disk)
-			       : fuzz_offset(2 * disk, seed, 50 + i);
+	if (c.kind == FUZZ_RESIZE) /* a little more or less, or anything, or beyond this L1 table */
+		c.size = i % 2	 ? disk + mixed % (2 * FUZZ_PIECE) - min_u64(FUZZ_PIECE, disk)
+			 : i % 4 ? fuzz_offset(2 * disk, seed, 50 + i)
+				 : disk + mixed % (64 * FUZZ_STORE_MAX);
 	return c;
 }
 
@@ -75,6 +84,11 @@ static int fuzz_do(struct image *img, struct fuzz_change *c)
 		return 0;
 	case FUZZ_FLUSH:
 		image_flush(img);
+		c->len = 0;
+		return 0;
+	case FUZZ_IDLE: /* the first one finds that something has happened */
+		image_idle(img);
+		image_idle(img);
 		c->len = 0;
 		return 0;
 	}
@@ -149,6 +163,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	bool clean = fuzz_clean_throughout(data, size) && fuzz_clean(store, CHECK_ONLY, NULL);
 	uint64_t snapshots = clean ? fuzz_snapshots(&options, store) : 0;
 	struct fuzz_change changes[FUZZ_CHANGES];
+	struct format_spare spare = {0};
 	struct fuzz_window window;
 	struct image *img;
 	int r;
@@ -157,6 +172,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	img = fuzz_open(&window.store, &options);
 	if (!img)
 		return 0;
+	image_keep(img, &spare);
 	fuzz_change_all(img, changes, fuzz_seed(data, size));
 	if (clean)
 		fuzz_verify(img, changes);
