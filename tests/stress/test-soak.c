@@ -46,7 +46,7 @@ enum { SOAK_SHAPES_QUICK = 1 };
 
 struct soak {
 	const struct soak_shape *shape;
-	struct image *img = NULL;
+	struct image *img;
 	char *flat; /* what the disk reads as */
 	uint64_t size;
 	unsigned growths, moves; /* of the refcount table, of the L1 table */
