@@ -18,6 +18,7 @@
 enum {
 	STEPS = 12, /* before it is closed and opened, and after */
 	CUTS = 3,
+	CUTS_LOST = 8,
 };
 
 struct failure {
@@ -144,6 +145,9 @@ static void live(struct failing *f, const struct scene *scene, uint64_t seed,
 	trial_judge_now(t);
 	for (int i = 0; i < CUTS; i++)
 		trial_judge_random(t, f->end, &cuts);
+	/* What a failed flush lost stays lost to the end, whatever is written later */
+	for (int i = 0; i < CUTS_LOST && failure && !failure->rule.ops; i++)
+		trial_judge(t, f->end, i % 2 ? JOURNAL_TORN : JOURNAL_DROP, random_next(&cuts));
 	trial_done(t);
 }
 
@@ -177,7 +181,7 @@ static void fail_each_flush(struct plan *p)
 
 	for (int disk = 0; disk < SCENE_DISKS; disk++)
 		flushes += p->calm.calls[disk][__builtin_ctz(FAULT_FLUSH)];
-	for (uint64_t n = p->seed % p->stride; n < flushes; n += p->stride) {
+	for (uint64_t n = 0; n < flushes; n += p->stride / 10 + 1) {
 		struct failure failure = {.flush = n};
 		struct failing f;
 

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 
 /*
- * The host fails: one call of any kind, at any moment, or all that need space until there is some.
- * A write that failed can be tried again, everything else is untouched, and QEMU finds leaks at
- * most.
+ * The host has no more room: a file system until there is some again, a block device for good. What
+ * failed can be tried again, everything else is untouched, and QEMU finds leaks at most. (One call
+ * that fails, of any kind and at any moment: tests/proof/test-failures.c.)
  */
 
 #include "harness.h"
@@ -65,141 +65,6 @@ static void close_and_judge(struct disk *d, const char *model)
 	assert_int_equal(disk_read(d, have, DISK, 0), 0);
 	assert_memory_equal(have, model, DISK);
 	disk_close(d);
-}
-
-/* Writes of all kinds; each that fails is repeated. Returns how many failed. */
-static int write_all(struct disk *d, char *model, int error)
-{
-	static char buf[MOST];
-	uint64_t state = 7;
-	int failed = 0;
-
-	for (int i = 0; i < 60; i++) {
-		size_t len = (size_t)(random_next(&state) % (i % 3 ? 3000 : MOST) + 1);
-		uint64_t off = random_next(&state) % (DISK - len);
-		int r;
-
-		pattern(buf, len, off, (uint64_t)i);
-		r = disk_write(d, buf, len, off);
-		if (r < 0) {
-			failed++;
-			assert_int_equal(r, error);
-			assert_int_equal(disk_write(d, buf, len, off), 0);
-		}
-		memcpy(model + off, buf, len);
-		if (i % 8 == 7)
-			disk_flush(d);
-	}
-	return failed;
-}
-
-/* The disk shrinks and grows; what is cut off is zero afterwards. A failure is repeated, too. */
-static int resize_one(struct disk *d, char *model, uint64_t size, int error)
-{
-	int failed = 0, r = disk_resize(d, size);
-
-	if (r < 0) {
-		failed++;
-		assert_int_equal(r, error);
-		assert_int_equal(disk_resize(d, size), 0);
-	}
-	if (size < DISK)
-		memset(model + size, 0, DISK - size);
-	return failed;
-}
-
-/* Zeroes, discards, writes, and other sizes. */
-static int change_all(struct disk *d, char *model, int error)
-{
-	static char buf[MOST];
-	uint64_t state = 11;
-	int failed = 0;
-
-	for (int i = 0; i < 60; i++) {
-		size_t len = (size_t)(random_next(&state) % (i % 3 ? 3000 : MOST) + 1);
-		uint64_t off = random_next(&state) % (d->img.size - len);
-		int r;
-
-		memset(buf, 0, len);
-		r = disk_unmap(d, off, len, i % 2 ? UNMAP_ZERO : UNMAP_DISCARD);
-		if (r < 0) {
-			failed++;
-			assert_int_equal(r, error);
-			assert_int_equal(
-				disk_unmap(d, off, len, i % 2 ? UNMAP_ZERO : UNMAP_DISCARD), 0);
-		}
-		memcpy(model + off, buf, len);
-		if (i % 6 == 5) {
-			failed += resize_one(d, model, DISK / 2 + off, error);
-			failed += resize_one(d, model, 2 * DISK + off * 2, error);
-			failed += resize_one(d, model, DISK, error);
-		}
-		if (i % 8 == 7)
-			disk_flush(d);
-	}
-	return failed + write_all(d, model, error);
-}
-
-typedef int work_fn(struct disk *d, char *model, int error);
-
-/* The n-th call of a kind fails, for many n. */
-static void fail_each(const char *shape, unsigned op, int error, work_fn *work)
-{
-	_cleanup_free_ char *model = malloc(DISK);
-	uint64_t calls, step;
-	struct disk d;
-
-	open_mixed(&d, shape, model);
-	work(&d, model, 0);
-	calls = store_fault_calls(d.img.store, op);
-	close_and_judge(&d, model);
-
-	step = max_u64(calls / 10, 1);
-	for (uint64_t n = 0; n < calls; n += step) {
-		struct fault_rule rule = {.ops = op, .skip = n, .times = 1, .error = error};
-
-		open_mixed(&d, shape, model);
-		assert_int_equal(store_fault_add(d.img.store, &rule), 0);
-		work(&d, model, error);
-		close_and_judge(&d, model);
-	}
-}
-
-static void test_write_eio(void **state)
-{
-	if (!harness_have_qemu())
-		skip();
-	for (size_t i = 0; i < ARRAY_SIZE(some); i++)
-		fail_each(some[i], FAULT_WRITE, -EIO, write_all);
-}
-
-static void test_write_enospc(void **state)
-{
-	if (!harness_have_qemu())
-		skip();
-	fail_each("cluster_size=64k", FAULT_WRITE, -ENOSPC, write_all);
-	fail_each("cluster_size=64k", FAULT_RESIZE, -ENOSPC, write_all);
-	fail_each("cluster_size=512", FAULT_ZERO | FAULT_RESIZE, -EIO, write_all);
-}
-
-static void test_flush_eio(void **state)
-{
-	if (!harness_have_qemu())
-		skip();
-	for (size_t i = 0; i < ARRAY_SIZE(some); i++)
-		fail_each(some[i], FAULT_FLUSH, -EIO, write_all);
-}
-
-static void test_changes(void **state)
-{
-	if (!harness_have_qemu())
-		skip();
-	for (size_t i = 0; i < ARRAY_SIZE(some); i++) {
-		fail_each(some[i], FAULT_WRITE, -EIO, change_all);
-		fail_each(some[i], FAULT_FLUSH, -EIO, change_all);
-	}
-	fail_each("cluster_size=512", FAULT_WRITE | FAULT_RESIZE | FAULT_ZERO, -ENOSPC, change_all);
-	fail_each("cluster_size=4k", FAULT_READ, -EIO, change_all);
 }
 
 /* Nothing behind the end of the file can be had until there is space again. */
@@ -286,10 +151,6 @@ static void test_device(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test_setup_teardown(test_write_eio, harness_setup, harness_teardown),
-		cmocka_unit_test_setup_teardown(test_write_enospc, harness_setup, harness_teardown),
-		cmocka_unit_test_setup_teardown(test_flush_eio, harness_setup, harness_teardown),
-		cmocka_unit_test_setup_teardown(test_changes, harness_setup, harness_teardown),
 		cmocka_unit_test_setup_teardown(test_full, harness_setup, harness_teardown),
 		cmocka_unit_test_setup_teardown(test_device, harness_setup, harness_teardown),
 	};
