@@ -6,6 +6,7 @@
 
 #include "cli/output.h"
 #include "image/partition.h"
+#include "image/superblock.h"
 
 /* 'key="value"', as findfs(8) and fstab(5) take it. */
 static void partitions_text_tag(const char *key, const char *value)
@@ -17,8 +18,19 @@ static void partitions_text_tag(const char *key, const char *value)
 	putchar('"');
 }
 
-static void partitions_text_entry(const struct partition *p)
+/* What is on it, where it is a window onto the disk and can be read; else nothing. */
+static struct superblock partitions_superblock(struct image *img, const struct partition *p)
 {
+	struct superblock sb = {0};
+
+	if (p->flaw == PARTITION_GOOD)
+		superblock_read(img, p->off, p->len, &sb);
+	return sb;
+}
+
+static void partitions_text_entry(struct image *img, const struct partition *p)
+{
+	const struct superblock sb = partitions_superblock(img, p);
 	char label[32], buf[64];
 	const char *flaw = partition_flaw_text(p, buf, sizeof(buf));
 
@@ -28,6 +40,10 @@ static void partitions_text_entry(const struct partition *p)
 	printf(" from byte %" PRIu64 ", type %s", p->off, p->type);
 	partitions_text_tag("PARTUUID", p->uuid);
 	partitions_text_tag("PARTLABEL", p->name);
+	if (sb.type[0])
+		printf(", holds %s", sb.type);
+	partitions_text_tag("UUID", sb.uuid);
+	partitions_text_tag("LABEL", sb.label);
 	if (flaw)
 		printf("; not shown: %s", flaw);
 	putchar('\n');
@@ -50,15 +66,16 @@ void partitions_text(struct image *img)
 	printf("%s%s%s, sectors of %u bytes%s\n", t->kind, t->id[0] ? " " : "", t->id, t->sector,
 	       t->backup ? ", the backup at the end of the disk" : "");
 	for (unsigned i = 0; i < t->n; i++)
-		partitions_text_entry(&t->entries[i]);
+		partitions_text_entry(img, &t->entries[i]);
 	if (t->more) {
 		output_label("more partitions");
 		printf("%u; not shown: %d are the limit\n", t->more, PARTITIONS_MAX);
 	}
 }
 
-static struct json_object *partitions_json_entry(const struct partition *p)
+static struct json_object *partitions_json_entry(struct image *img, const struct partition *p)
 {
+	const struct superblock sb = partitions_superblock(img, p);
 	struct json_object *o = json_object_new_object();
 	char buf[64];
 	const char *flaw = partition_flaw_text(p, buf, sizeof(buf));
@@ -70,6 +87,9 @@ static struct json_object *partitions_json_entry(const struct partition *p)
 	output_json_add(o, "partuuid", output_json_string(p->uuid));
 	output_json_add(o, "partlabel", output_json_string(p->name));
 	output_json_add(o, "attributes", json_object_new_uint64(p->attributes));
+	output_json_add(o, "fstype", output_json_string(sb.type));
+	output_json_add(o, "uuid", output_json_string(sb.uuid));
+	output_json_add(o, "label", output_json_string(sb.label));
 	if (flaw)
 		output_json_add(o, "not-shown", output_json_string(flaw));
 	return o;
@@ -96,7 +116,7 @@ struct json_object *partitions_json(struct image *img)
 	output_json_add(o, "backup", json_object_new_boolean(t->backup));
 	output_json_add(o, "partitions", list);
 	for (unsigned i = 0; i < t->n; i++)
-		json_object_array_add(list, partitions_json_entry(&t->entries[i]));
+		json_object_array_add(list, partitions_json_entry(img, &t->entries[i]));
 	output_json_add(o, "left-out", json_object_new_int((int)t->more));
 	return o;
 }

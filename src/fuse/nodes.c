@@ -24,6 +24,7 @@ static const struct node_entry {
 	{"status", NODE_ID_STATUS},
 };
 
+static const char node_link[] = "partition";
 static const int64_t node_second = 1000000000;
 
 enum node node_by_id(const struct share *share, uint64_t id)
@@ -36,6 +37,8 @@ enum node node_by_id(const struct share *share, uint64_t id)
 		return NODE_DISK;
 	if (id == NODE_ID_STATUS)
 		return NODE_STATUS;
+	if (id == NODE_ID_LINK)
+		return NODE_LINK;
 	return windows_place(share, id, NULL, NULL) ? NODE_PART : NODE_NONE;
 }
 
@@ -62,7 +65,12 @@ uint64_t node_name(const struct share *share, unsigned index, char buf[NODE_NAME
 		return node_entries[index].id;
 	}
 	index -= (unsigned)ARRAY_SIZE(node_entries);
-	return index < windows_count(share) ? windows_name(share, index, buf) : 0;
+	if (index < windows_count(share))
+		return windows_name(share, index, buf);
+	if (index > windows_count(share) || !windows_selected(share, buf))
+		return 0;
+	strcpy(buf, node_link);
+	return NODE_ID_LINK;
 }
 
 uint64_t node_lookup(const struct share *share, uint64_t parent, const char *name, size_t len)
@@ -73,6 +81,8 @@ uint64_t node_lookup(const struct share *share, uint64_t parent, const char *nam
 		if (strlen(node_entries[i].name) == len &&
 		    memcmp(node_entries[i].name, name, len) == 0)
 			return node_entries[i].id;
+	if (len == strlen(node_link) && memcmp(node_link, name, len) == 0)
+		return windows_selected(share, (char[WINDOWS_NAME_MAX]){}) ? NODE_ID_LINK : 0;
 	return windows_lookup(share, name, len);
 }
 
@@ -150,6 +160,15 @@ static int node_attr_default(struct share *share, enum node node, struct fuse_at
 		a->blocks = div_round_up(a->size, 512);
 		break;
 	}
+	case NODE_LINK: {
+		char target[WINDOWS_NAME_MAX];
+
+		if (!windows_selected(share, target))
+			return -ENOENT;
+		a->mode = S_IFLNK | 0777;
+		a->size = strlen(target);
+		break;
+	}
 	case NODE_DIRECTORY:
 		/* Whoever may read the files may enter */
 		a->mode = S_IFDIR | mode | (mode & 0444) >> 2;
@@ -213,7 +232,9 @@ uint64_t node_attr_valid(const struct share *share, uint64_t id)
 /* What a reload changes must not be believed for longer than the change takes. */
 uint64_t node_entry_valid(const struct share *share, uint64_t id)
 {
-	return node_by_id(share, id) == NODE_PART ? 0 : NODE_ENTRY_VALID;
+	enum node node = node_by_id(share, id);
+
+	return node == NODE_PART || node == NODE_LINK ? 0 : NODE_ENTRY_VALID;
 }
 
 static int64_t node_now(void)
@@ -249,6 +270,8 @@ int node_set_attr(struct share *share, uint64_t id, const struct fuse_setattr_in
 
 	if (node == NODE_NONE)
 		return -ENOENT;
+	if (node == NODE_LINK)
+		return -EPERM;
 	if ((in->valid & FATTR_MODE) && (in->mode & NODE_MODE_WRITE) &&
 	    (share->read_only || node == NODE_STATUS))
 		return -EROFS;

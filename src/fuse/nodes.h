@@ -5,8 +5,8 @@
 /*
  * What stands at the target. Node ids are fixed, so that every worker of a session means the same
  * by them: 1 is the target itself (the disk where the target is a file, else the directory), 2
- * the disk in the directory, 3 the status file. From SLOTS_WINDOW_NODE on come the partitions, see
- * windows.h.
+ * the disk in the directory, 3 the status file, 4 a symbolic link to the partition that the
+ * configuration has chosen. From SLOTS_WINDOW_NODE on come the partitions, see windows.h.
  */
 
 #include <stddef.h>
@@ -21,6 +21,7 @@ enum node {
 	NODE_DIRECTORY,
 	NODE_DISK,
 	NODE_STATUS,
+	NODE_LINK, /* "partition" */
 	NODE_PART,
 };
 
@@ -28,6 +29,7 @@ enum {
 	NODE_ID_ROOT = FUSE_ROOT_ID,
 	NODE_ID_DISK = 2,
 	NODE_ID_STATUS = 3,
+	NODE_ID_LINK = 4,
 };
 
 enum {

@@ -41,6 +41,18 @@ int ops_lookup(struct request *rq)
 	return ops_entry(rq->share, id, OPS_ANSWER(rq, struct fuse_entry_out));
 }
 
+int ops_readlink(struct request *rq)
+{
+	char *name = (char *)rq->payload;
+
+	if (node_by_id(rq->share, rq->in->nodeid) != NODE_LINK)
+		return -EINVAL;
+	if (!windows_selected(rq->share, name))
+		return -ENOENT;
+	rq->payload_len = strlen(name);
+	return 0;
+}
+
 static int ops_answer_attr(struct request *rq)
 {
 	struct fuse_attr_out *out = OPS_ANSWER(rq, struct fuse_attr_out);
@@ -115,7 +127,14 @@ static uint64_t ops_dir_entry(const struct share *share, unsigned index, char bu
 
 static uint32_t ops_dir_type(const struct share *share, uint64_t id)
 {
-	return node_by_id(share, id) == NODE_DIRECTORY ? 4 /* DT_DIR */ : 8 /* DT_REG */;
+	switch (node_by_id(share, id)) {
+	case NODE_DIRECTORY:
+		return 4; /* DT_DIR */
+	case NODE_LINK:
+		return 10; /* DT_LNK */
+	default:
+		return 8; /* DT_REG */
+	}
 }
 
 /*

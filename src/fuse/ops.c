@@ -45,6 +45,7 @@ static const struct op ops_table[ABI_OP_MAX] = {
 	[FUSE_RELEASE] = {ops_nothing},
 
 	[FUSE_LOOKUP] = {ops_lookup, 1},
+	[FUSE_READLINK] = {ops_readlink},
 	[FUSE_FORGET] = {ops_ignore},
 	[FUSE_BATCH_FORGET] = {ops_ignore},
 	[FUSE_GETATTR] = {ops_getattr, sizeof(struct fuse_getattr_in)},
@@ -62,7 +63,6 @@ static const struct op ops_table[ABI_OP_MAX] = {
 	[ABI_OP_SYNCFS] = {ops_fsync},
 
 	[FUSE_IOCTL] = {.error = ENOTTY},
-	[FUSE_READLINK] = {.error = EINVAL},
 	[FUSE_SYMLINK] = {.error = EPERM},
 	[FUSE_MKNOD] = {.error = EPERM},
 	[FUSE_MKDIR] = {.error = EPERM},

@@ -75,6 +75,7 @@ int ops_fsync(struct request *rq);
 int ops_open(struct request *rq);
 
 int ops_lookup(struct request *rq);
+int ops_readlink(struct request *rq);
 int ops_getattr(struct request *rq);
 int ops_setattr(struct request *rq);
 int ops_opendir(struct request *rq);

@@ -44,7 +44,8 @@ struct serve_options {
 	 * slots tell of */
 	bool set_partitions;
 	const struct partition_table *partitions;
-	serve_log_fn log; /* may be NULL */
+	unsigned selected; /* number of the one that PARTITION= means, 0: none */
+	serve_log_fn log;  /* may be NULL */
 	void *log_data;
 };
 

@@ -24,7 +24,7 @@ int share_init(struct share *share, const struct serve_options *options, struct 
 	mutex_init(&share->attr_lock);
 	mutex_init(&share->grow_lock);
 	if (options->set_partitions)
-		windows_set(share, options->partitions);
+		windows_set(share, options->partitions, options->selected);
 	return 0;
 }
 

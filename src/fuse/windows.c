@@ -58,6 +58,14 @@ uint64_t windows_lookup(const struct share *share, const char *name, size_t len)
 	return 0;
 }
 
+bool windows_selected(const struct share *share, char buf[WINDOWS_NAME_MAX])
+{
+	uint32_t number = windows_names(share)->selected;
+
+	snprintf(buf, WINDOWS_NAME_MAX, "part%u", number);
+	return number != 0;
+}
+
 bool windows_place(const struct share *share, uint64_t id, uint64_t *ret_off, uint64_t *ret_len)
 {
 	const struct slots_window *w;
@@ -157,7 +165,7 @@ static int windows_collect(struct share *share, const struct partition_table *ta
 	return 0;
 }
 
-void windows_set(struct share *share, const struct partition_table *table)
+void windows_set(struct share *share, const struct partition_table *table, unsigned selected)
 {
 	struct slots_windows *all = windows_all(share);
 	uint32_t next = !(atomic_load(&all->live) & 1);
@@ -169,6 +177,7 @@ void windows_set(struct share *share, const struct partition_table *table)
 				   "again to see what it says now");
 		return;
 	}
+	names->selected = table ? selected : 0;
 	windows_set_sizes(share, names, len, false);
 	atomic_store(&all->live, next);
 	windows_set_sizes(share, names, len, true);

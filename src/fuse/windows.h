@@ -33,16 +33,20 @@ enum {
 };
 
 /*
- * Shows what table tells of (NULL: nothing), and logs what of it cannot be shown. Where the table
- * was changed more often than there are windows, the old partitions stay. Before threads serve.
+ * Shows what table tells of (NULL: nothing), under the name "partition" also the one with the
+ * number selected (0: none), and logs what of it cannot be shown. Where the table was changed more
+ * often than there are windows, the old partitions stay. Before threads serve.
  */
-void windows_set(struct share *share, const struct partition_table *table);
+void windows_set(struct share *share, const struct partition_table *table, unsigned selected);
 
 /* How many have a name, and the i-th of them. */
 unsigned windows_count(const struct share *share);
 uint64_t windows_name(const struct share *share, unsigned i, char buf[WINDOWS_NAME_MAX]);
 /* The node that has this name now, 0: none. */
 uint64_t windows_lookup(const struct share *share, const char *name, size_t len);
+
+/* The name that "partition" leads to. False: there is none. */
+bool windows_selected(const struct share *share, char buf[WINDOWS_NAME_MAX]);
 
 /* Is id the node of a window, with or without a name, and which bytes does it show? Outputs may be
  * NULL. */

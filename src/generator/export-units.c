@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "base/cleanup.h"
+#include "base/selector.h"
 #include "generator-config.h"
 #include "generator/needs.h"
 #include "service/instance.h"
@@ -77,9 +78,14 @@ static int export_units_put_mount(const struct export_units *u, FILE *f)
 	const struct config_boot *b = &u->config->boot;
 	_cleanup_free_ char *description = NULL, *what = NULL;
 	char target[PATH_MAX], part[32] = "disk";
+	struct selector selector;
 
+	/* Which one it is the export finds out when it has the image open */
 	if (b->partition)
-		snprintf(part, sizeof(part), "part%u", b->partition);
+		strcpy(part, "partition");
+	if (b->partition && selector_parse(b->partition, &selector) == 0 &&
+	    selector.kind == SELECTOR_NUMBER)
+		snprintf(part, sizeof(part), "part%u", selector.number);
 	if (asprintf(&what, "%s/%s", instance_target(u->name, target), part) < 0 ||
 	    asprintf(&description, "File system in disk image %s", u->name) < 0)
 		return -ENOMEM;

@@ -14,13 +14,14 @@
 
 #include "base/checked.h"
 #include "base/parse.h"
+#include "base/selector.h"
 #include "session/slots.h"
 
 enum {
 	CONFIG_FORMAT_MAX = 31,	   /* what struct worker_config takes, without the NUL */
 	CONFIG_SNAPSHOT_MAX = 255, /* likewise; QEMU takes no longer names */
 	CONFIG_WAIT_MAX = 24 * 60 * 60,
-	CONFIG_PARTITION_MAX = 128, /* what a GPT holds as it is made by default */
+	CONFIG_PARTITION_MAX = 287, /* likewise */
 };
 
 /* The values that table_cache allows say the same. Less is too little to work with. */
@@ -229,16 +230,11 @@ int config_set_span(struct config *c, const struct config_key *k, const char *va
 int config_set_partition(struct config *c, const struct config_key *k, const char *value,
 			 struct diag *diag)
 {
-	unsigned *field = config_field(c, k);
-	uint64_t n;
-	int r = parse_u64(value, CONFIG_PARTITION_MAX, &n);
+	struct selector selector;
 
-	if (r < 0)
-		return r;
-	if (n == 0)
-		return -ERANGE;
-	*field = (unsigned)n;
-	return 0;
+	if (strlen(value) > CONFIG_PARTITION_MAX || selector_parse(value, &selector) < 0)
+		return -EINVAL;
+	return config_set_string(c, k, value, diag);
 }
 
 /* What stands in one field of a unit or of /etc/fstab. */

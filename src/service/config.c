@@ -11,6 +11,7 @@
 #include "base/checked.h"
 #include "base/cleanup.h"
 #include "base/parse.h"
+#include "base/selector.h"
 #include "service/config-key.h"
 
 #define FIELD(name) offsetof(struct config, name)
@@ -52,8 +53,9 @@ static const struct config_key config_keys[] = {
 	 "where files that the image names may be: its directory, nowhere, listed ones"},
 	{"mount", config_set_mount, FIELD(boot.mount), CONFIG_BOOT, "DIR",
 	 "at boot, mount the file system on the disk there"},
-	{"partition", config_set_partition, FIELD(boot.partition), CONFIG_BOOT, "1..128",
-	 "the partition to mount, instead of the whole disk"},
+	{"partition", config_set_partition, FIELD(boot.partition), CONFIG_PLAIN, SELECTOR_VALUES,
+	 "the partition to mount, instead of the whole disk; it stands there as \"partition\", "
+	 "too"},
 	{"fstype", config_set_word, FIELD(boot.fstype), CONFIG_BOOT, "auto|TYPE",
 	 "its file system's type, as for mount -t"},
 	{"mount_options", config_set_word, FIELD(boot.options), CONFIG_BOOT, "OPTION,OPTION",
@@ -93,6 +95,7 @@ void config_done(struct config *c)
 	free(c->format);
 	free(c->snapshot);
 	free(c->boot.mount);
+	free(c->boot.partition);
 	free(c->boot.fstype);
 	free(c->boot.options);
 	locate_policy_done(&c->backing);
@@ -243,9 +246,6 @@ static int config_check_boot(const struct config_boot *b, struct diag *diag)
 		bool given, needed;
 		const char *sentence;
 	} rules[] = {
-		{b->partition != 0, b->mount,
-		 "PARTITION= says what to mount, MOUNT= where; it is "
-		 "missing"},
 		{strcmp(b->fstype, "auto") != 0, b->mount,
 		 "FSTYPE= says what to mount, MOUNT= where; it is missing"},
 		{b->options, b->mount,

@@ -29,7 +29,7 @@ enum config_tristate {
 /* What is to be done with the disk once it is there, for fuseimg-generator; only in files. */
 struct config_boot {
 	char *mount;	       /* MOUNT=: absolute path; NULL: nothing is mounted */
-	unsigned partition;    /* PARTITION=: 0: the whole disk */
+	char *partition;       /* PARTITION=, see base/selector.h; NULL: the whole disk */
 	char *fstype;	       /* FSTYPE=, "auto" */
 	char *options;	       /* MOUNT_OPTIONS=, NULL */
 	uint64_t idle_timeout; /* IDLE_TIMEOUT=: microseconds, 0: none */

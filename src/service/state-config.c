@@ -47,6 +47,8 @@ void state_config_write(const struct config *c, state_put_fn put, void *data)
 	put(data, "config.discard", "%s", c->discard ? "unmap" : "ignore");
 	put(data, "config.cache", "%s", c->cache == CONFIG_CACHE_AUTO ? "auto" : "none");
 	put(data, "config.allow_other", "%s", tristate[c->allow_other]);
+	if (c->boot.partition)
+		put(data, "config.partition", "%s", c->boot.partition);
 	put(data, "config.partitions", "%s", tristate[c->partitions]);
 	put(data, "config.partitions", "%s", tristate[c->partitions]);
 	if (c->threads)

@@ -159,6 +159,7 @@ void supervisor_fill_worker_config(struct supervisor *s)
 	struct worker_config *w = &s->worker_config;
 
 	snprintf(w->format, sizeof(w->format), "%s", c->format);
+	snprintf(w->partition, sizeof(w->partition), "%s", c->boot.partition ?: "");
 	snprintf(w->snapshot, sizeof(w->snapshot), "%s", c->snapshot ?: "");
 	w->read_only = c->read_only;
 	w->growable = c->growable;

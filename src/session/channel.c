@@ -70,6 +70,7 @@ static bool channel_config_ok(const struct worker_config *c)
 		if (!channel_bool_ok(bools[i]))
 			return false;
 	return channel_text_ok(c->format, sizeof(c->format)) &&
+	       channel_text_ok(c->partition, sizeof(c->partition)) &&
 	       channel_text_ok(c->snapshot, sizeof(c->snapshot)) && c->threads <= SLOTS_MAX &&
 	       c->partitions <= CHANNEL_PARTITIONS_MUST;
 }

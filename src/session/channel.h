@@ -70,8 +70,9 @@ enum channel_partitions {
 
 /* What a worker must know to serve; in START. */
 struct worker_config {
-	char format[32];    /* "auto" or a format's name */
-	char snapshot[256]; /* an internal snapshot by id or name; "": the disk as it is now */
+	char format[32];     /* "auto" or a format's name */
+	char partition[288]; /* one that is to stand there as "partition"; "": none */
+	char snapshot[256];  /* an internal snapshot by id or name; "": the disk as it is now */
 	bool read_only;
 	bool growable;
 	bool discard;	 /* punched space goes back to the host */

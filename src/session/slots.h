@@ -92,6 +92,7 @@ struct slots_window {
 /* Which windows have a name now. */
 struct slots_names {
 	uint32_t n;
+	uint32_t selected; /* by PARTITION=: a partition's number, 0: none */
 	uint16_t window[SLOTS_PARTS_MAX];
 };
 

@@ -22,11 +22,12 @@
 
 #include "base/checked.h"
 #include "base/rate.h"
+#include "base/selector.h"
 #include "base/thread.h"
 #include "config.h"
 #include "fuse/serve.h"
 #include "image/image.h"
-#include "image/partition.h"
+#include "image/partition-find.h"
 #include "session/channel.h"
 #include "worker/opener.h"
 #include "worker/sandbox.h"
@@ -47,6 +48,7 @@ struct worker {
 	struct opener opener;
 	struct image *image;
 	struct partition_table *partitions; /* NULL: none, or those that the slots tell of */
+	unsigned selected;		    /* number of the one that is wanted, 0: none */
 	struct serve *serve;
 	struct slots slots; /* until this process ends: closing the image writes there */
 	struct mutex log_lock;
@@ -146,6 +148,19 @@ static int worker_open_image(struct worker *w, struct store *store, struct diag 
 	return image_open(store, &options, &w->image, diag);
 }
 
+static int worker_select_partition(struct worker *w, struct diag *diag)
+{
+	struct selector selector;
+	int r;
+
+	if (!w->config.partition[0])
+		return 0;
+	r = selector_parse(w->config.partition, &selector);
+	if (r == 0)
+		r = partition_find(w->image, w->partitions, &selector, &w->selected, diag);
+	return r < 0 ? diag_prefix(diag, "PARTITION=%s", w->config.partition) : 0;
+}
+
 /*
  * The partition table, unless the partitions are to stay as they are. That a disk has none, or
  * one that cannot be read, is a failure only where the partitions are what the image is wanted for.
@@ -161,6 +176,8 @@ static int worker_read_partitions(struct worker *w, struct diag *diag)
 	if (r == 0 && must && !w->partitions->kind)
 		r = diag_set(diag, -ENODATA,
 			     "the disk has no partition table (partitions=auto does without)");
+	if (r == 0)
+		r = worker_select_partition(w, diag);
 	if (r < 0 && must)
 		return diag_prefix(diag, "%s", w->image->name);
 	if (r == 0)
@@ -215,6 +232,7 @@ static int worker_serve(struct worker *w, int *fds, struct diag *diag)
 		.granted = &msg.granted,
 		.set_partitions = w->config.partitions != CHANNEL_PARTITIONS_KEEP,
 		.partitions = w->partitions,
+		.selected = w->selected,
 		.log = worker_log,
 		.log_data = w,
 	};

@@ -77,6 +77,7 @@ static const int sandbox_allowed[] = {
 	SCMP_SYS(ppoll),
 	SCMP_SYS(ppoll_time64),
 	SCMP_SYS(eventfd2),
+	SCMP_SYS(memfd_create), /* what libblkid looks at, see image/superblock.h */
 	/* memory */
 	SCMP_SYS(brk),
 	SCMP_SYS(munmap),

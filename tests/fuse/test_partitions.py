@@ -50,7 +50,7 @@ def show(work, mount):
 
 
 def parts(export):
-    return {int(name[4:]): export.target / name for name in os.listdir(export.target) if name.startswith("part")}
+    return {int(name[4:]): export.target / name for name in os.listdir(export.target) if name[4:].isdigit()}
 
 
 def info(image):
@@ -361,3 +361,79 @@ def test_when_partitions_are_shown(work, mount, show):
     export = mount(disk, format="raw")
     assert_same(export.path, disk.read_bytes())
     export.umount()
+
+
+@pytest.fixture
+def several(work):
+    """A disk with file systems of several kinds, the last one with a label of its own."""
+    disk = work / "disk.img"
+    images.run("truncate", "-s", "64M", disk)
+    tables.write(disk, "label: gpt\nsize=8M, type=uefi, name=boot\nsize=8M, name=\"old data\"\nsize=8M, name=data\n"
+                       "size=8M, type=4f68bce3-e8cd-4db1-96e7-fbcaf984b709\n")
+    for number, (start, size) in places(disk).items():
+        part = work / f"fs{number}"
+        images.run("truncate", "-s", size, part)
+        if number == 1:
+            images.run("mkfs.vfat", "-i", "1234abcd", "-n", "BOOT", part)
+        elif number != 4:
+            images.run("mkfs.ext4", "-q", "-L", f"label {number}", "-U", f"00000000-0000-4000-8000-00000000000{number}", part)
+        with open(disk, "r+b") as f:
+            os.pwrite(f.fileno(), part.read_bytes(), start)
+    return disk
+
+
+SELECTED = [("2", 2), ("part3", 3), ("LABEL=BOOT", 1), ("UUID=1234-ABCD", 1), ("LABEL=label 3", 3),
+            ("UUID=00000000-0000-4000-8000-000000000002", 2), ("PARTLABEL=old data", 2), ("esp", 1), ("TYPE=esp", 1),
+            ("TYPE=0FC63DAF-8483-4772-8E79-3D69D8477DE4", 2)]
+if os.uname().machine == "x86_64":
+    SELECTED.append(("root", 4))
+
+
+@pytest.mark.core
+def test_selected(several, show):
+    """"partition" leads to what the selector means: the worker finds labels behind its sandbox, and
+    info shows them."""
+    shown = {p["number"]: p for p in info(several)["partitions"]}
+    assert [(shown[n]["fstype"], shown[n]["label"]) for n in (1, 2, 3, 4)] == [
+        ("vfat", "BOOT"), ("ext4", "label 2"), ("ext4", "label 3"), ("", "")]
+    assert shown[3]["uuid"] == "00000000-0000-4000-8000-000000000003"
+    image = image_of(several, "qcow2")
+    for selector, number in SELECTED:
+        export = show(image, read_only=True, partition=selector)
+        link = export.target / "partition"
+        assert os.readlink(link) == f"part{number}" and link.samefile(parts(export)[number])
+        assert sorted(os.listdir(export.target)) == ["disk", "part1", "part2", "part3", "part4", "partition", "status"]
+        export.umount()
+
+
+def test_selected_none(several, show):
+    for selector, said in [("LABEL=none", "there is no partition with LABEL=none"), ("9", "there is no partition with number 9"),
+                           ("home", "there is no partition with TYPE=933ac7e1")]:
+        export = show(several, partition=selector)
+        assert not os.path.lexists(export.target / "partition") and sorted(parts(export)) == [1, 2, 3, 4]
+        assert said in export.log.read_text()
+        export.umount()
+        with pytest.raises(MountFailed, match=said):
+            show(several, partition=selector, partitions="yes")
+    with pytest.raises(MountFailed, match="partition=first: must be N.LABEL="):
+        show(several, partition="first")
+
+
+def test_selected_after_kill_and_reload(several, manager):
+    """The link survives the worker; a reload looks again."""
+    manager.configure("disk", image=several, format="raw", partition="LABEL=label 3")
+    service = manager.start("disk")
+    link = service.target / "partition"
+    assert os.readlink(link) == "part3"
+    killed = service.worker
+    proc.kill(killed)
+    proc.wait_until(lambda: service.worker not in (None, killed), what="a new worker")
+    assert os.readlink(link) == "part3"
+    with loop.device(service.target / "part2") as device:
+        proc.run("tune2fs", "-L", "label 3", device)
+    with loop.device(service.target / "part3") as device:
+        proc.run("tune2fs", "-L", "other", device)
+    assert os.readlink(link) == "part3"
+    reload(service)
+    assert os.readlink(link) == "part2"
+    service.stop()

@@ -37,7 +37,7 @@ static int set_up(void **state)
 	table = (struct partition_table){0};
 	add(1, A_OFF, A_LEN);
 	add(5, B_OFF, B_LEN);
-	windows_set(&rig->share, &table);
+	windows_set(&rig->share, &table, 0);
 	*state = rig;
 	return 0;
 }
@@ -272,7 +272,7 @@ static void test_new_size(void **state)
 
 	table.entries[0].len = 512;
 	table.entries[1].len = 1024;
-	windows_set(&rig->share, &table);
+	windows_set(&rig->share, &table, 0);
 	assert_int_equal(lookup(rig, "part1"), FIRST);
 	assert_int_equal(size_of(rig, FIRST), 512);
 	assert_int_equal(size_of(rig, FIRST + 1), 1024);
@@ -285,7 +285,7 @@ static void test_moved_and_gone(void **state)
 
 	table = (struct partition_table){0};
 	add(1, 65536, 512);
-	windows_set(&rig->share, &table);
+	windows_set(&rig->share, &table, 0);
 	assert_int_equal(lookup(rig, "part5"), 0);
 	assert_int_equal(lookup(rig, "part1"), FIRST + 2);
 	assert_int_equal(size_of(rig, FIRST + 2), 512);
@@ -296,11 +296,39 @@ static void test_moved_and_gone(void **state)
 	/* and back */
 	table = (struct partition_table){0};
 	add(1, A_OFF, A_LEN);
-	windows_set(&rig->share, &table);
+	windows_set(&rig->share, &table, 0);
 	assert_int_equal(lookup(rig, "part1"), FIRST);
-	windows_set(&rig->share, NULL);
+	windows_set(&rig->share, NULL, 0);
 	assert_int_equal(lookup(rig, "part1"), 0);
 	assert_int_equal(size_of(rig, FIRST), A_LEN);
+}
+
+/* What the configuration has chosen, under a name that is known beforehand. */
+static void test_link(void **state)
+{
+	struct fuse_setattr_in in = {.valid = FATTR_UID};
+	struct rig *rig = *state;
+	char name[NODE_NAME_MAX];
+	struct fuse_attr a;
+
+	assert_int_equal(lookup(rig, "partition"), 0);
+	assert_int_equal(rig_call(rig, FUSE_READLINK, NODE_ID_LINK, NULL, 0), -ENOENT);
+	assert_int_equal(rig_getattr(rig, NODE_ID_LINK, &a), -ENOENT);
+	windows_set(&rig->share, &table, 5);
+	assert_int_equal(lookup(rig, "partition"), NODE_ID_LINK);
+	assert_int_equal(RIG_BODY(rig, struct fuse_entry_out)->entry_valid, 0);
+	assert_int_equal(node_name(&rig->share, 4, name), NODE_ID_LINK);
+	assert_string_equal(name, "partition");
+	assert_int_equal(node_name(&rig->share, 5, name), 0);
+	assert_int_equal(rig_getattr(rig, NODE_ID_LINK, &a), 0);
+	assert_int_equal(a.mode, S_IFLNK | 0777);
+	assert_int_equal(a.size, 5);
+	assert_int_equal(rig_call(rig, FUSE_READLINK, NODE_ID_LINK, NULL, 0), 0);
+	assert_int_equal(rig->body_len, 5);
+	assert_memory_equal(rig->body, "part5", 5);
+	assert_int_equal(rig_call(rig, FUSE_READLINK, FIRST, NULL, 0), -EINVAL);
+	assert_int_equal(rig_call(rig, FUSE_SETATTR, NODE_ID_LINK, &in, sizeof(in)), -EPERM);
+	assert_int_equal(rig_write(rig, NODE_ID_LINK, 0, "x", 1), -EBADF);
 }
 
 static void test_flaws_are_logged(void **state)
@@ -311,13 +339,13 @@ static void test_flaws_are_logged(void **state)
 	table.entries[2].flaw = PARTITION_BEYOND;
 	add(8, 80000, 100);
 	table.entries[3].flaw = PARTITION_CONTAINER;
-	windows_set(&rig->share, &table);
+	windows_set(&rig->share, &table, 0);
 	assert_int_equal(lookup(rig, "part7") + lookup(rig, "part8"), 0);
 	assert_int_equal(rig->logged, 1);
 	assert_string_equal(rig->log_text,
 			    "part7 is left out: it reaches beyond the end of the disk");
 	table.more = 3;
-	windows_set(&rig->share, &table);
+	windows_set(&rig->share, &table, 0);
 	assert_string_equal(rig->log_text, "3 partitions are left out: 128 are the limit");
 }
 
@@ -347,7 +375,7 @@ static void test_changed_too_often(void **state)
 	for (uint64_t i = 1; i <= SLOTS_WINDOWS_MAX; i++) {
 		table = (struct partition_table){0};
 		add(1, i * 100, 100);
-		windows_set(&rig->share, &table);
+		windows_set(&rig->share, &table, 0);
 	}
 	assert_non_null(strstr(rig->log_text, "changed too often"));
 	assert_int_equal(lookup(rig, "part1"), FIRST + SLOTS_WINDOWS_MAX - 1);
@@ -393,6 +421,7 @@ int main(void)
 		TEST(test_shorter_disk),
 		TEST(test_new_size),
 		TEST(test_moved_and_gone),
+		TEST(test_link),
 		TEST(test_flaws_are_logged),
 		TEST(test_survive_the_worker),
 		TEST(test_changed_too_often),

@@ -16,6 +16,7 @@
 #include "base/checked.h"
 #include "base/cleanup.h"
 #include "base/endian.h"
+#include "image/partition-find.h"
 #include "image/partition-table.h"
 
 enum {
@@ -399,6 +400,51 @@ static void test_gpt_insane(void **state)
 	}
 }
 
+/* Finding one */
+
+static int find(const struct partition_table *t, const char *text)
+{
+	struct selector selector;
+	unsigned number = 0;
+	int r;
+
+	diag = (struct diag){0};
+	assert_int_equal(selector_parse(text, &selector), 0);
+	r = partition_find(NULL, t, &selector, &number, &diag);
+	return r < 0 ? r : (int)number;
+}
+
+static void test_find(void **state)
+{
+	_cleanup_free_ struct partition_table *t = NULL;
+
+	for (unsigned i = 0; i < 4; i++)
+		put_gpt_entry(primary, i, 40 + i, 40 + i);
+	memcpy(gpt_entry(primary, 1)->PartitionName, "d\0a\0t\0a\0", 8);
+	memcpy(gpt_entry(primary, 2)->PartitionName, "t\0w\0o\0", 6);
+	memcpy(gpt_entry(primary, 3)->PartitionName, "t\0w\0o\0", 6);
+	le64_put(gpt_entry(primary, 0)->Attributes, UINT64_C(1) << 63);
+	put_gpt_entry(primary, 5, DISK_SIZE, DISK_SIZE);
+	put_gpt(primary);
+	t = read_table();
+	assert_int_equal(find(t, "3"), 3);
+	assert_int_equal(find(t, "5"), -ENOENT);
+	assert_int_equal(find(t, "6"), -ENOENT); /* beyond the end */
+	assert_int_equal(find(t, "PARTLABEL=data"), 2);
+	assert_int_equal(find(t, "PARTLABEL=Data"), -ENOENT);
+	assert_int_equal(find(t, "PARTUUID=82838485-8687-8889-8A8B-8C8D8E8F9091"), -ENOENT);
+	assert_int_equal(find(t, "PARTUUID=85848382-8786-8988-8A8B-8C8D8E8F9091"), 3);
+	/* the first is marked */
+	assert_int_equal(find(t, "TYPE=13121110-1514-1716-1819-1A1B1C1D1E1F"), 2);
+	assert_int_equal(find(t, "swap"), -ENOENT);
+	assert_int_equal(find(t, "PARTLABEL=two"), -ENOTUNIQ);
+	assert_string_equal(diag.text, "part3 and part4 are both the partition with PARTLABEL=two: "
+				       "say which by its number");
+	find(t, "PARTLABEL=\033[31m");
+	assert_string_equal(diag.text, "there is no partition with PARTLABEL=\\x1b[31m (fuseimg "
+				       "info lists them)");
+}
+
 int main(void)
 {
 #define TEST(f) cmocka_unit_test_setup(f, set_up)
@@ -409,7 +455,7 @@ int main(void)
 		TEST(test_gpt),		TEST(test_gpt_longest_name),
 		TEST(test_gpt_sectors), TEST(test_gpt_backup),
 		TEST(test_gpt_flaws),	TEST(test_gpt_too_many),
-		TEST(test_gpt_insane),
+		TEST(test_gpt_insane),	TEST(test_find),
 	};
 #undef TEST
 

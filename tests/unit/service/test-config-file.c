@@ -74,7 +74,7 @@ static void test_refusals_name_file_and_line(void **state)
 		{"IMAGE=\n", ": IMAGE= is missing"},
 		{"IMAGE=a\n", ": IMAGE=a: must be an absolute path"},
 		{"IMAGE=/a\nMOUNT=srv\n", ":2: MOUNT=srv: must be an absolute path"},
-		{"IMAGE=/a\nPARTITION=1\n", "MOUNT= where; it is missing"},
+		{"IMAGE=/a\nFSTYPE=ext4\n", "MOUNT= where; it is missing"},
 	};
 
 	for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
