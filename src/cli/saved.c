@@ -177,7 +177,7 @@ static int saved_record(int fd, uint64_t at, uint64_t *ret_off, uint8_t *bytes, 
 
 static int saved_find(int fd, uint8_t *bytes, struct saved_records *records)
 {
-	uint64_t at = SAVED_HEAD, off, len;
+	uint64_t at = SAVED_HEAD, off, len = 0;
 	int r;
 
 	while ((r = saved_record(fd, at, &off, bytes, &len)) > 0) {

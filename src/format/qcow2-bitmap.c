@@ -81,6 +81,42 @@ int qcow2_bitmap_each(struct image *img, const struct qcow2_bitmap_list *bitmaps
 	return r;
 }
 
+static int qcow2_bitmap_bad(const struct image *img, const struct qcow2_bitmap *b,
+			    struct diag *diag, const char *what, uint64_t value)
+{
+	return diag_set(diag, -EUCLEAN, "%s: bitmap %u has the %s %llu", img->name, b->number, what,
+			(ull)value);
+}
+
+/* A bit for each granule of the disk; the mark says that this may not be so. */
+static bool qcow2_bitmap_covers(const struct image *img, const struct qcow2_bitmap *b)
+{
+	uint64_t bytes = be32_get(&b->head.bitmap_table_size) * (uint64_t)img->unit;
+	uint64_t bits = div_round_up(img->size, UINT64_C(1) << b->head.granularity_bits);
+
+	return (be32_get(&b->head.flags) & QCOW2_BITMAP_IN_USE) || div_round_up(bits, 8) <= bytes;
+}
+
+int qcow2_bitmap_verify(const struct image *img, const struct qcow2_bitmap *b, struct diag *diag)
+{
+	uint32_t flags = be32_get(&b->head.flags);
+	uint16_t name_size = be16_get(&b->head.name_size);
+	uint8_t bits = b->head.granularity_bits;
+
+	if (b->head.type != QCOW2_BITMAP_DIRTY_TRACKING)
+		return qcow2_bitmap_bad(img, b, diag, "unknown type", b->head.type);
+	if (flags & ~(uint32_t)QCOW2_BITMAP_FLAGS)
+		return qcow2_bitmap_bad(img, b, diag, "unknown flags", flags);
+	if (bits < QCOW2_BITMAP_GRANULARITY_MIN || bits > QCOW2_BITMAP_GRANULARITY_MAX)
+		return qcow2_bitmap_bad(img, b, diag, "granularity_bits", bits);
+	if (name_size == 0 || name_size > QCOW2_BITMAP_NAME_MAX)
+		return qcow2_bitmap_bad(img, b, diag, "name_size", name_size);
+	if (!qcow2_bitmap_covers(img, b))
+		return qcow2_bitmap_bad(img, b, diag, "bitmap_table_size",
+					be32_get(&b->head.bitmap_table_size));
+	return 0;
+}
+
 /* For those who only look */
 
 struct qcow2_bitmap_show {
@@ -89,30 +125,6 @@ struct qcow2_bitmap_show {
 	void *data;
 	struct diag *diag;
 };
-
-static int qcow2_bitmap_bad(const struct qcow2_bitmap_show *show, const struct qcow2_bitmap *b,
-			    const char *what, uint64_t value)
-{
-	return diag_set(show->diag, -EUCLEAN, "%s: bitmap %u has the %s %llu", show->img->name,
-			b->number, what, (ull)value);
-}
-
-static int qcow2_bitmap_verify(const struct qcow2_bitmap_show *show, const struct qcow2_bitmap *b)
-{
-	uint32_t flags = be32_get(&b->head.flags);
-	uint16_t name_size = be16_get(&b->head.name_size);
-	uint8_t bits = b->head.granularity_bits;
-
-	if (b->head.type != QCOW2_BITMAP_DIRTY_TRACKING)
-		return qcow2_bitmap_bad(show, b, "unknown type", b->head.type);
-	if (flags & ~(uint32_t)QCOW2_BITMAP_FLAGS)
-		return qcow2_bitmap_bad(show, b, "unknown flags", flags);
-	if (bits < QCOW2_BITMAP_GRANULARITY_MIN || bits > QCOW2_BITMAP_GRANULARITY_MAX)
-		return qcow2_bitmap_bad(show, b, "granularity_bits", bits);
-	if (name_size > QCOW2_BITMAP_NAME_MAX)
-		return qcow2_bitmap_bad(show, b, "name_size", name_size);
-	return 0;
-}
 
 static int qcow2_bitmap_show_one(void *data, const struct qcow2_bitmap *b)
 {
@@ -123,7 +135,7 @@ static int qcow2_bitmap_show_one(void *data, const struct qcow2_bitmap *b)
 		.automatic = be32_get(&b->head.flags) & QCOW2_BITMAP_AUTO,
 		.in_use = be32_get(&b->head.flags) & QCOW2_BITMAP_IN_USE,
 	};
-	int r = qcow2_bitmap_verify(show, b);
+	int r = qcow2_bitmap_verify(show->img, b, show->diag);
 
 	return r < 0 ? r : show->fn(show->data, &shown);
 }

@@ -41,10 +41,14 @@ static int qcow2_check_snapshot(struct qcow2_check *c, unsigned number, struct q
 	if (r == 0)
 		r = qcow2_records_take(list, NULL,
 				       (size_t)be16_get(&s.id_str_size) + be16_get(&s.name_size));
-	if (r == 0)
-		return qcow2_snapshot_l1(c, number, &s);
-	list->at = before;
-	return r;
+	if (r < 0) {
+		list->at = before;
+		return r;
+	}
+	if (be32_get(&s.extra_data_size) > QCOW2_SNAPSHOT_EXTRA_MAX)
+		qcow2_found(c, QCOW2_UNSOUND, 1, "snapshot %u has %u bytes of extra data", number,
+			    be32_get(&s.extra_data_size));
+	return qcow2_snapshot_l1(c, number, &s);
 }
 
 int qcow2_check_snapshots(struct qcow2_check *c)
@@ -124,8 +128,10 @@ static int qcow2_check_bitmap(void *data, const struct qcow2_bitmap *b)
 	uint64_t off = be64_get(&b->head.bitmap_table_offset);
 	uint32_t size = be32_get(&b->head.bitmap_table_size);
 
-	if (size == 0)
-		return 0;
+	int r = qcow2_bitmap_verify(walk->c->q->img, b, walk->c->diag);
+
+	if (r < 0 || size == 0)
+		return r;
 	if (size > walk->left || !qcow2_check_place(walk->c, off, size * UINT64_C(8)))
 		return -EUCLEAN;
 	walk->left -= size;

@@ -21,9 +21,8 @@
 #include "format/qcow2.h"
 
 enum {
-	QCOW2_SNAPSHOT_EXTRA_MAX = 1024, /* bytes; QEMU's limit */
-	QCOW2_SNAPSHOT_LIST_MAX = 500,	 /* bytes of a sentence that say which there are */
-	QCOW2_SNAPSHOT_SHOWN_MAX = 64,	 /* bytes of a name there */
+	QCOW2_SNAPSHOT_LIST_MAX = 500, /* bytes of a sentence that say which there are */
+	QCOW2_SNAPSHOT_SHOWN_MAX = 64, /* bytes of a name there */
 };
 
 /* One entry of the table. */

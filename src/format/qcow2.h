@@ -64,6 +64,7 @@ enum {
 	QCOW2_EXTENDED_L2_CLUSTER_BITS_MIN = 14,
 	QCOW2_REFCOUNT_ORDER_MAX = 6,
 	QCOW2_SNAPSHOTS_MAX = 65536,
+	QCOW2_SNAPSHOT_EXTRA_MAX = 1024, /* bytes of an entry's extra data; QEMU's limit */
 	QCOW2_BACKING_NAME_MAX = 1023,
 	QCOW2_PIECE_BYTES = 4096, /* of a table that is read and written at once, or less */
 	QCOW2_PIECE_WORDS = QCOW2_PIECE_BYTES / 8,
@@ -392,6 +393,8 @@ typedef int qcow2_bitmap_fn(void *data, const struct qcow2_bitmap *b);
 /* Every entry of the directory. -EUCLEAN where it is cut off. */
 int qcow2_bitmap_each(struct image *img, const struct qcow2_bitmap_list *bitmaps,
 		      qcow2_bitmap_fn *fn, void *data, struct diag *diag);
+/* -EUCLEAN where it cannot be right: QEMU opens no image that has such a one. */
+int qcow2_bitmap_verify(const struct image *img, const struct qcow2_bitmap *b, struct diag *diag);
 /* True where a write to the disk makes it wrong. */
 bool qcow2_bitmap_follows(const struct qcow2_bitmap *b);
 enum qcow2_bitmap_which { QCOW2_BITMAPS_FOLLOWING, QCOW2_BITMAPS_ALL };

@@ -197,8 +197,12 @@ def test_leaks_are_kept_while_tables_are_damaged(image):
     assert found["leaks"] > 0 and found["leaks-fixed"] == 0
 
 
-@pytest.mark.parametrize("off,what", [(0, "table"), (8, "size")])
-def test_bitmaps(image, off, what):
+BITMAPS = [("table", 0, 8, 1 << 40), ("size", 8, 4, 1 << 31), ("empty", 8, 4, 0), ("flags", 12, 4, 1 << 9),
+           ("type", 16, 1, 2), ("granularity", 17, 1, 70), ("name", 18, 2, 0), ("name-long", 18, 2, 2000)]
+
+
+@pytest.mark.parametrize("what,off,width,value", BITMAPS, ids=[row[0] for row in BITMAPS])
+def test_bitmaps(image, what, off, width, value):
     """Persistent bitmaps have references of their own; damaged ones are given up."""
     proc.run("qemu-img", "bitmap", "--add", image, "b0")
     check(image, status=CLEAN)
@@ -206,10 +210,21 @@ def test_bitmaps(image, off, what):
     extension = data.index((0x23852875).to_bytes(4, "big"))
     directory = int.from_bytes(data[extension + 24:extension + 32], "big")
     with Metadata(image) as m:
-        m.put(directory + off, 1 << 40 if what == "table" else 1 << 31, 8 if what == "table" else 4)
+        m.put(directory + off, value, width)
+    assert qemu(image)[0] != CLEAN, what
     check(image, status=CORRUPT)
     check(image, "--repair=all", status=CLEAN)
     images.check(image)
+
+
+@pytest.mark.core
+def test_snapshot_with_much_extra_data(image):
+    """Which neither QEMU nor we read; QEMU alone can rewrite the table."""
+    data = image.read_bytes()
+    with Metadata(image) as m:
+        m.put(int.from_bytes(data[64:72], "big") + 36, 1025, 4)
+    check(image, status=CORRUPT)
+    check(image, "--repair=all", status=CORRUPT)
 
 
 @pytest.mark.core

@@ -73,7 +73,7 @@ extern const char *const shapes[];
 enum { SHAPE_SIZE = 9000960 }; /* ends inside a cluster, whatever its size */
 /* Makes "img" (and "img.data") of that shape. Writes, zeroes and discards at odd places, and
  * compressed clusters where the shape can have them. */
-void shape_fill(const char *shape);
+void shape_fill(const char *shape) __attribute__((nonnull));
 
 /* Asserts that the disk reads as the raw file does. */
 void assert_reads_as(struct disk *d, const char *raw_path);
