@@ -260,6 +260,10 @@ void reload_execute(struct supervisor *s)
 	struct handover list;
 	int r;
 
+	if (s->unmount.wanted) { /* the next program would not know */
+		reload_refused(s, "it is being stopped");
+		return;
+	}
 	resume_save(s);
 	resume_list(s, &list);
 	handover_add(&list, s->reload.offer_fd, "offer");

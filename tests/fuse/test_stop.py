@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""SIGTERM at bad moments: it ends when it can, never before all is on stable storage, and never not at all."""
+
+import os
+import signal
+import time
+
+import pytest
+
+from support import images, mounts, proc
+from support.content import MiB, random_bytes
+
+
+def freeze(pid):
+    os.kill(pid, signal.SIGSTOP)
+    proc.wait_until(lambda: proc.stat(pid)[0] == "T", what="a stopped process")
+
+
+@pytest.fixture
+def image(work):
+    return images.create(work / "disk.qcow2", 16 * MiB)
+
+
+def test_while_the_disk_is_slow(work, manager):
+    """The image is in another export whose worker is frozen: the last flush waits for it, and so do we."""
+    images.create(work / "outer.raw", 16 * MiB, format="raw")
+    manager.configure("outer", image=work / "outer.raw", format="raw")
+    outer = manager.start("outer")
+    manager.configure("inner", image=outer.path, format="raw")
+    inner = manager.start("inner")
+    fd = os.open(inner.path, os.O_RDWR)
+    os.pwrite(fd, random_bytes(1, MiB), 0)
+    freeze(outer.worker)
+    try:
+        os.close(fd)
+        inner.process.send_signal(signal.SIGTERM)
+        proc.wait_until(lambda: not mounts.at(inner.target), what="the unmount")
+        inner.wait_value("STATUS", lambda status: status.startswith("Unmounted, writing the last of it"), timeout=15)
+        assert inner.process.poll() is None
+    finally:
+        os.kill(outer.worker, signal.SIGCONT)
+    assert inner.process.wait(20 * proc.SLOW) == 0, inner.log.read_text()
+    assert inner.values("STOPPING") == ["1"]
+    outer.stop()
+    assert (work / "outer.raw").read_bytes()[:MiB] == random_bytes(1, MiB)
+
+
+def test_during_a_reload(image, manager):
+    """A stop is stronger: whatever a reload is at, the end is an orderly one."""
+    for pause in (0, 0.02, 0.05, 0.1):
+        manager.configure("disk", image=image)
+        service = manager.start("disk")
+        service.path.write_bytes(random_bytes(4, MiB))
+        service.process.send_signal(signal.SIGHUP)
+        time.sleep(pause)
+        service.stop()
+        images.check(image, leaks=0)
+
+
+def test_busy_during_a_reload(image, manager):
+    """Told to stop while the old worker does not come to its end: that is not forgotten."""
+    manager.configure("disk", image=image)
+    service = manager.start("disk")
+    fd = os.open(service.path, os.O_RDWR)
+    freeze(service.worker)
+    service.process.send_signal(signal.SIGHUP)
+    time.sleep(1)
+    service.process.send_signal(signal.SIGTERM)
+    service.wait_value("STATUS", lambda status: status.startswith("Waiting to unmount"), timeout=20)
+    os.pwrite(fd, random_bytes(6, MiB), 0)
+    os.close(fd)
+    assert service.process.wait(20 * proc.SLOW) == 0, service.log.read_text()
+    assert "it is being stopped" in service.log.read_text()
+    images.check(image, leaks=0)
+
+
+def test_the_supervisor_is_killed_while_it_waits(image, manager):
+    """Nobody goes on with it here: the export ends, and what was flushed is there."""
+    manager.configure("disk", image=image)
+    service = manager.start("disk")
+    fd = os.open(service.path, os.O_RDWR)
+    os.pwrite(fd, random_bytes(5, MiB), 0)
+    os.fsync(fd)
+    service.process.send_signal(signal.SIGTERM)
+    service.wait_value("STATUS", lambda status: status.startswith("Waiting to unmount"), timeout=15)
+    worker = service.worker
+    proc.kill(service.process.pid)
+    proc.wait_until(lambda: not proc.alive(worker), 10, what="the worker's end")
+    with pytest.raises(OSError):
+        os.pread(fd, 4096, 8 * MiB)
+    try:
+        os.close(fd)
+    except OSError:
+        pass
+    images.check(image, leaks=None)
+    assert images.to_raw(image, image.parent / "flat").read_bytes()[:MiB] == random_bytes(5, MiB)
