@@ -7,6 +7,7 @@
 #include <signal.h>
 #include <sys/eventfd.h>
 
+#include "base/activity.h"
 #include "base/checked.h"
 #include "fuse/crew.h"
 #include "fuse/lookout.h"
@@ -144,6 +145,9 @@ static void *serve_thread(void *data)
 	sigemptyset(&mask);
 	sigaddset(&mask, SERVE_SIGNAL);
 	pthread_sigmask(SIG_UNBLOCK, &mask, NULL);
+	/* The last worker's thread may have died in a call */
+	atomic_store(&t->rq.slot->io, 0);
+	activity_watch(&t->rq.slot->io);
 	serve_replay(t->s, &t->rq);
 	r = serve_requests(t->s, t);
 	if (r < 0)

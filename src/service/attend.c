@@ -50,10 +50,10 @@ static uint64_t attend_now(struct supervisor *s)
 	return now;
 }
 
-/* Ends a worker that broke the rules; its death is handled like any other crash. */
-static int attend_accuse(struct supervisor *s, const char *of)
+int attend_accuse(struct supervisor *s, const char *of)
 {
-	s->attend.accused = of;
+	if (!s->attend.accused)
+		s->attend.accused = of;
 	kill(s->attend.pid, SIGKILL);
 	return -EPROTO;
 }
@@ -210,6 +210,28 @@ static int attend_on_serving(struct supervisor *s, const struct channel_msg *msg
 	return 0;
 }
 
+void attend_ping(struct supervisor *s)
+{
+	const struct channel_msg ping = {.type = CHANNEL_PING};
+
+	attend_send(s, &ping, NULL, 0);
+}
+
+static int attend_on_pong(struct supervisor *s, const struct channel_msg *msg)
+{
+	if (s->pulse.asked_us == 0)
+		return attend_accuse(s, "spoke out of turn");
+	s->pulse.asked_us = 0;
+	s->opened.size = msg->opened.size; /* it may have grown */
+	return 0;
+}
+
+static int attend_on_closing(struct supervisor *s, const struct channel_msg *msg)
+{
+	s->attend.phase = ATTEND_CLOSING;
+	return 0;
+}
+
 static int attend_on_log(struct supervisor *s, const struct channel_msg *msg)
 {
 	char text[ATTEND_TEXT_MAX], where[64] = "", held_text[64] = "";
@@ -310,9 +332,13 @@ static int attend_dispatch(struct supervisor *s, const struct channel_msg *msg)
 		{CHANNEL_OPENED, 1 << ATTEND_OPENING, attend_on_opened},
 		{CHANNEL_FAILED, 1 << ATTEND_OPENING | 1 << ATTEND_STARTING, attend_on_failed},
 		{CHANNEL_SERVING, 1 << ATTEND_STARTING, attend_on_serving},
-		{CHANNEL_LOG, 1 << ATTEND_OPENING | 1 << ATTEND_STARTING | 1 << ATTEND_SERVING,
+		{CHANNEL_LOG,
+		 1 << ATTEND_OPENING | 1 << ATTEND_STARTING | 1 << ATTEND_SERVING |
+			 1 << ATTEND_CLOSING,
 		 attend_on_log},
-		{CHANNEL_DONE, 1 << ATTEND_SERVING, attend_on_done},
+		{CHANNEL_PONG, 1 << ATTEND_SERVING, attend_on_pong},
+		{CHANNEL_CLOSING, 1 << ATTEND_SERVING, attend_on_closing},
+		{CHANNEL_DONE, 1 << ATTEND_SERVING | 1 << ATTEND_CLOSING, attend_on_done},
 	};
 
 	for (size_t i = 0; i < ARRAY_SIZE(rules); i++)
@@ -365,6 +391,7 @@ static void attend_clear(struct supervisor *s)
 	sd_event_source_unref(s->attend.child);
 	sd_event_source_unref(s->attend.grace);
 	closep(&s->attend.channel);
+	pulse_reset(&s->pulse);
 	s->attend = (struct attend){.channel = -1};
 }
 

@@ -8,6 +8,7 @@
  *   supervisor.c  the run from beginning to end, signals
  *   attend.c      the worker: starting it, the conversation, its death and its successor
  *   unmount.c     the end of the mount: ours (stopping) or somebody else's
+ *   examine.c     whether the worker hangs
  *   report.c      what the service manager is told
  *   resume.c      what outlives a supervisor: keeping it, and going on with it
  *   reload.c      SIGHUP: another configuration and program for the same mount
@@ -29,6 +30,7 @@
 #include "service/crashes.h"
 #include "service/files.h"
 #include "service/handover.h"
+#include "service/pulse.h"
 #include "service/registry.h"
 #include "service/report.h"
 #include "service/supervisor.h"
@@ -43,6 +45,7 @@ enum attend_phase {
 	ATTEND_OPENING,	 /* START was sent */
 	ATTEND_STARTING, /* OPENED came, SERVE was sent */
 	ATTEND_SERVING,	 /* SERVING came */
+	ATTEND_CLOSING,	 /* CLOSING came: it flushes, for as long as that takes */
 	ATTEND_OVER,	 /* DONE or FAILED came: nothing more is expected but its exit */
 };
 
@@ -126,6 +129,9 @@ struct supervisor {
 	bool ready;   /* the caller was told how the start went */
 	struct registry_own *own;
 	struct report report;
+	struct pulse pulse; /* of the worker of now */
+	struct pulse_limits pulse_limits;
+	uint64_t disk_hangs_us; /* since when, at the last time */
 
 	struct attend attend;
 	struct crashes crashes;
@@ -192,8 +198,17 @@ void reload_finish(struct supervisor *s);
 /* Tells the worker to finish what it has in hand and to end, within a limit. */
 void attend_drain(struct supervisor *s);
 int attend_start(struct supervisor *s, struct diag *diag);
+/* Ends a worker that broke the rules, or hangs; `of` is static. Its death is handled like any other
+ * crash. -EPROTO. */
+int attend_accuse(struct supervisor *s, const char *of);
+/* Asks the worker for a sign of life. */
+void attend_ping(struct supervisor *s);
 /* Kills and reaps a worker that is left at the end of the run. */
 void attend_finish(struct supervisor *s);
+
+/* examine.c */
+/* To be called every few seconds. */
+void examine_worker(struct supervisor *s, uint64_t now);
 
 /* unmount.c */
 int unmount_watch(struct supervisor *s, struct diag *diag);

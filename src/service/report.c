@@ -31,7 +31,8 @@ enum {
 	REPORT_PATIENCE_US = 15 * 1000 * 1000, /* without progress */
 	REPORT_EXTEND_US = 30 * 1000 * 1000,
 	REPORT_BUSY_US = 300 * 1000 * 1000,
-	REPORT_DOG_DIVISOR = 3, /* looks in one WatchdogSec= */
+	REPORT_IDLE_US = 60 * 1000 * 1000, /* without a worker, nor a reason */
+	REPORT_DOG_DIVISOR = 3,		   /* looks in one WatchdogSec= */
 };
 
 static uint64_t report_now(struct supervisor *s)
@@ -66,6 +67,8 @@ static void report_add(char *buf, size_t size, const char *fmt, ...)
 /* What is special now; "" when it just serves. */
 static void report_add_state(const struct supervisor *s, char *buf, size_t size)
 {
+	if (s->pulse.verdict == PULSE_DISK)
+		report_add(buf, size, "The storage of the image does not answer: ");
 	if (s->unmount.gone)
 		report_add(buf, size, "Unmounted, writing the last of it to stable storage: ");
 	else if (s->unmount.wanted && s->unmount.busy[0])
@@ -74,7 +77,10 @@ static void report_add_state(const struct supervisor *s, char *buf, size_t size)
 		report_add(buf, size, "Unmounting: ");
 	else if (!s->mounted)
 		report_add(buf, size, "Opening: ");
-	else if (s->attend.phase != ATTEND_SERVING)
+	else if (s->attend.accused)
+		report_add(buf, size, "The worker hangs and is being replaced: ");
+	else if (s->attend.phase == ATTEND_NONE || s->attend.phase == ATTEND_OPENING ||
+		 s->attend.phase == ATTEND_STARTING)
 		report_add(buf, size, "A new worker is being started: ");
 }
 
@@ -252,14 +258,27 @@ static void report_extend(struct supervisor *s, uint64_t now)
 		notify_send(&s->report.notify, "EXTEND_TIMEOUT_USEC=%d", REPORT_EXTEND_US);
 }
 
+/* While a worker lives, or is being started, or nothing is to be served. A worker that hangs has
+ * just been ended (examine.c): what remains for the service manager is a supervisor that forgot to
+ * go on. */
+static void report_feed_dog(struct supervisor *s, uint64_t now)
+{
+	bool idle = s->attend.phase == ATTEND_NONE && s->mounted;
+
+	if (!idle)
+		s->report.worked_us = now;
+	if (s->report.notify.watchdog_us && now - s->report.worked_us < REPORT_IDLE_US)
+		notify_send(&s->report.notify, "WATCHDOG=1");
+}
+
 static int report_on_timer(sd_event_source *source, uint64_t usec, void *data)
 {
 	struct supervisor *s = data;
 	uint64_t now = report_now(s);
 
-	if (s->report.notify.watchdog_us)
-		notify_send(&s->report.notify, "WATCHDOG=1");
-	if (report_has_moved(s))
+	examine_worker(s, now);
+	report_feed_dog(s, now);
+	if (s->report.notify.fd >= 0 && report_has_moved(s))
 		busy_describe_devices(s->target.path, s->report.users, sizeof(s->report.users));
 	report_extend(s, now);
 	report_refresh(s);
@@ -278,8 +297,7 @@ void report_init(struct report *r)
 
 int report_start(struct supervisor *s)
 {
-	if (s->report.notify.fd < 0)
-		return 0;
+	pulse_set_limits(&s->pulse_limits, s->report.notify.watchdog_us);
 	report_refresh(s);
 	return sd_event_add_time_relative(s->event, &s->report.timer, CLOCK_MONOTONIC,
 					  s->report.period_us, 0, report_on_timer, s);

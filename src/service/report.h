@@ -32,11 +32,12 @@ struct report {
 	uint64_t stop_us;   /* when we were told to stop */
 	char why[DIAG_MAX]; /* what report_waiting() was told last */
 	uint64_t waited_us;
+	uint64_t worked_us; /* when there was last a worker, or a reason for none */
 };
 
 /* From the environment, before anything else; without an event loop so far. */
 void report_init(struct report *r);
-/* The looks begin. Without a service manager there are none. 0 or -errno. */
+/* The looks begin, which are also those at the worker (examine.c). 0 or -errno. */
 int report_start(struct supervisor *s);
 void report_finish(struct supervisor *s);
 

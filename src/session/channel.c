@@ -77,7 +77,7 @@ static bool channel_config_ok(const struct worker_config *c)
 
 static bool channel_msg_ok(const struct channel_msg *m)
 {
-	if (m->type < CHANNEL_START || m->type > CHANNEL_DONE)
+	if (m->type < CHANNEL_START || m->type >= CHANNEL_TYPE_END)
 		return false;
 	if (m->error > 0 || m->error < -CHANNEL_ERRNO_MAX || m->role > CHANNEL_ROLE_MAX ||
 	    m->level > CHANNEL_LEVEL_MAX || !channel_bool_ok(&m->writable))
@@ -87,7 +87,7 @@ static bool channel_msg_ok(const struct channel_msg *m)
 		return false;
 	if (m->type == CHANNEL_START)
 		return channel_config_ok(&m->config);
-	if (m->type == CHANNEL_OPENED)
+	if (m->type == CHANNEL_OPENED || m->type == CHANNEL_PONG)
 		return channel_bool_ok(&m->opened.read_only) &&
 		       channel_text_ok(m->opened.format, sizeof(m->opened.format));
 	return true;

@@ -18,10 +18,13 @@
  *   SERVE  slots fd, thread fds       ->
  *                                     <-    SERVING  replay is under way, requests are being served
  *                                     <-    LOG  a sentence for the journal          (at any time)
+ *   PING                              ->                                   (while it is SERVING)
+ *                                     <-    PONG  size of the disk
  *   STOP                              ->
+ *                                     <-    CLOSING  no request is served any more
  *                                     <-    DONE  errno of the last flush and close; then it exits
  *
- * DONE also comes without STOP when the connection has ended (unmounted from outside).
+ * CLOSING and DONE also come without STOP when the connection has ended (unmounted from outside).
  * A worker that reads EOF on the socket has lost its supervisor: it finishes the requests in
  * hand, closes the image and exits.
  */
@@ -58,6 +61,10 @@ enum channel_type {
 	CHANNEL_LOG,
 	CHANNEL_STOP,
 	CHANNEL_DONE,
+	CHANNEL_PING,
+	CHANNEL_PONG,
+	CHANNEL_CLOSING,
+	CHANNEL_TYPE_END,
 };
 
 /* What is to become of the partition table of the disk. */
@@ -85,7 +92,7 @@ struct worker_config {
 	uint64_t table_cache; /* of each file; 0: FORMAT_TABLE_CACHE */
 };
 
-/* In OPENED. */
+/* In OPENED; of PONG only the size has a meaning. */
 struct worker_opened {
 	char format[32];
 	uint64_t size;

@@ -119,6 +119,8 @@ struct slot {
 	_Atomic uint32_t state;
 	uint32_t reply_len;
 	uint8_t reply[SLOT_REPLY_MAX]; /* fuse_out_header and payload */
+	/* The thread's, see base/activity.h: odd while it waits for the host's disk */
+	_Atomic uint32_t io;
 	struct slot_counters counters;
 	/* SLOT_PAGE - SLOT_WRITE_HEAD bytes into the second page the request begins */
 };
@@ -133,6 +135,8 @@ struct slots_head {
 	/* The worker's, under a lock of its own: there is only one worker at a time, and a SETATTR
 	 * that died half-way is executed again */
 	struct slots_attr attr[SLOTS_NODES_MAX];
+	/* The worker's main thread, see base/activity.h */
+	_Atomic uint32_t io;
 	/* What the image's driver wants its successor to know; zero at first, and when it has
 	 * closed the image in order */
 	_Alignas(8) uint8_t kept[SLOTS_KEPT_MAX];

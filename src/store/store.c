@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/activity.h"
 #include "base/checked.h"
 
 /*
@@ -69,6 +70,8 @@ static int store_clip(struct store *s, uint64_t off, uint64_t *len)
 
 ssize_t store_read(struct store *s, void *buf, size_t len, uint64_t off)
 {
+	ACTIVITY_HOST;
+
 	if (off >= INT64_MAX)
 		return 0;
 	len = (size_t)min_u64(len, INT64_MAX - off);
@@ -88,6 +91,7 @@ int store_read_full(struct store *s, void *buf, size_t len, uint64_t off)
 
 int store_write(struct store *s, const void *buf, size_t len, uint64_t off)
 {
+	ACTIVITY_HOST;
 	int r = store_check_write(s, off, len);
 
 	if (r < 0 || len == 0)
@@ -97,6 +101,7 @@ int store_write(struct store *s, const void *buf, size_t len, uint64_t off)
 
 int store_write_durable(struct store *s, const void *buf, size_t len, uint64_t off)
 {
+	ACTIVITY_HOST;
 	int r = store_check_write(s, off, len);
 
 	if (r < 0 || len == 0)
@@ -109,6 +114,8 @@ int store_write_durable(struct store *s, const void *buf, size_t len, uint64_t o
 
 int store_flush(struct store *s)
 {
+	ACTIVITY_HOST;
+
 	if (s->read_only || !s->ops->flush)
 		return 0;
 	return s->ops->flush(s);
@@ -116,6 +123,7 @@ int store_flush(struct store *s)
 
 int store_discard(struct store *s, uint64_t off, uint64_t len)
 {
+	ACTIVITY_HOST;
 	int r;
 
 	if (s->read_only)
@@ -145,6 +153,7 @@ static int store_write_zeroes(struct store *s, uint64_t off, uint64_t len)
 
 int store_zero(struct store *s, uint64_t off, uint64_t len)
 {
+	ACTIVITY_HOST;
 	int r;
 
 	if (s->read_only)
@@ -160,6 +169,7 @@ int store_zero(struct store *s, uint64_t off, uint64_t len)
 
 int store_allocate(struct store *s, uint64_t off, uint64_t len)
 {
+	ACTIVITY_HOST;
 	int r = store_check_write(s, off, len);
 
 	if (r < 0 || len == 0)
@@ -169,6 +179,8 @@ int store_allocate(struct store *s, uint64_t off, uint64_t len)
 
 int store_resize(struct store *s, uint64_t size)
 {
+	ACTIVITY_HOST;
+
 	if (s->read_only)
 		return -EROFS;
 	if (size > INT64_MAX)
@@ -182,6 +194,7 @@ int store_resize(struct store *s, uint64_t size)
 
 int store_map(struct store *s, uint64_t off, uint64_t len, bool *ret_data, uint64_t *ret_len)
 {
+	ACTIVITY_HOST;
 	uint64_t inside = len;
 	int r;
 
@@ -198,6 +211,7 @@ int store_map(struct store *s, uint64_t off, uint64_t len, bool *ret_data, uint6
 
 int store_stat(struct store *s, struct store_stat *ret)
 {
+	ACTIVITY_HOST;
 	struct store_stat st = {0};
 	int r = s->ops->stat(s, &st);
 

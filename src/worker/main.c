@@ -20,6 +20,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "base/activity.h"
 #include "base/checked.h"
 #include "base/rate.h"
 #include "base/selector.h"
@@ -50,6 +51,7 @@ struct worker {
 	struct partition_table *partitions; /* NULL: none, or those that the slots tell of */
 	unsigned selected;		    /* number of the one that is wanted, 0: none */
 	struct serve *serve;
+	uint64_t tidy_ms;   /* when the image may tidy up; 0: never */
 	struct slots slots; /* until this process ends: closing the image writes there */
 	struct mutex log_lock;
 	struct rate log_rate GUARDED_BY(log_lock);
@@ -258,23 +260,52 @@ static int worker_serve(struct worker *w, int *fds, struct diag *diag)
 
 _Static_assert(sizeof(struct format_spare) <= SLOTS_KEPT_MAX, "the image's note is kept");
 
-/* Until one of them is ready. Meanwhile the image may tidy up. */
-static int worker_poll(struct worker *w, struct pollfd *p, nfds_t n)
+static uint64_t worker_now_ms(void)
 {
-	int r = 0;
+	struct timespec now;
 
-	for (;;) {
-		int ready = poll(p, n, r < 0 ? -1 : WORKER_IDLE_MS);
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
+}
 
-		if (ready > 0)
-			return 0;
-		if (ready < 0 && errno != EINTR)
-			return -errno;
-		if (ready == 0)
-			r = image_idle(w->image);
-		if (ready == 0 && r < 0)
-			worker_log(w, LOG_ERR, r, UINT64_MAX, "flushing the idle image");
-	}
+/* Every few seconds the image may tidy up, until that fails. */
+static void worker_tidy(struct worker *w)
+{
+	int r = image_idle(w->image);
+
+	if (r < 0)
+		worker_log(w, LOG_ERR, r, UINT64_MAX, "flushing the idle image");
+	w->tidy_ms = r < 0 ? 0 : worker_now_ms() + WORKER_IDLE_MS;
+}
+
+/* What poll(2) is to wait for that. */
+static int worker_until_tidy(const struct worker *w)
+{
+	uint64_t now = worker_now_ms();
+
+	if (w->tidy_ms == 0)
+		return -1;
+	return w->tidy_ms > now ? (int)(w->tidy_ms - now) : 0;
+}
+
+/* One message of the supervisor's while requests are served. 1: go on. */
+static int worker_hear(struct worker *w)
+{
+	struct channel_msg msg;
+	int fds[CHANNEL_FDS_MAX];
+	size_t n = 0;
+	int r = channel_recv(CHANNEL_FD, &msg, fds, &n);
+
+	if (r <= 0)
+		return r < 0 ? r : -EPIPE;
+	worker_close_fds(fds, n);
+	if (msg.type == CHANNEL_STOP)
+		return 0;
+	if (msg.type != CHANNEL_PING)
+		return -EPROTO;
+	msg = (struct channel_msg){.type = CHANNEL_PONG, .opened.size = image_size(w->image)};
+	channel_send(CHANNEL_FD, &msg, NULL, 0);
+	return 1;
 }
 
 /* Until told to stop, or the connection ends (both 0), or the supervisor is gone (-EPIPE). */
@@ -284,28 +315,37 @@ static int worker_wait(struct worker *w)
 		{.fd = CHANNEL_FD, .events = POLLIN},
 		{.fd = serve_ended_fd(w->serve), .events = POLLIN},
 	};
+	int r = 1;
 
-	int r = worker_poll(w, p, ARRAY_SIZE(p));
+	w->tidy_ms = worker_now_ms() + WORKER_IDLE_MS;
+	/* For the supervisor, which wants to know why we do not answer */
+	atomic_store(&w->slots.head->io, 0);
+	activity_watch(&w->slots.head->io);
+	while (r > 0) {
+		int ready = poll(p, ARRAY_SIZE(p), worker_until_tidy(w));
 
-	if (r < 0)
-		return r;
-	if (p[0].revents) {
-		struct channel_msg msg;
-		int fds[CHANNEL_FDS_MAX];
-		size_t n = 0;
-
-		return worker_expect(CHANNEL_STOP, &msg, fds, &n);
+		if (ready < 0)
+			r = errno == EINTR ? 1 : -errno;
+		else if (ready == 0)
+			worker_tidy(w);
+		else
+			r = p[0].revents ? worker_hear(w) : 0;
 	}
-	return 0;
+	activity_watch(NULL);
+	return r;
 }
 
 /* Requests in hand are finished, then the image is closed; the outcome goes to the supervisor. */
 static int worker_finish(struct worker *w, struct diag *diag)
 {
-	struct channel_msg msg = {.type = CHANNEL_DONE};
-	int served = serve_stop(w->serve);
-	int closed = image_close(w->image);
+	struct channel_msg msg = {.type = CHANNEL_CLOSING};
+	int served, closed;
 
+	/* What follows may take long, and nobody answers a PING meanwhile */
+	channel_send(CHANNEL_FD, &msg, NULL, 0);
+	served = serve_stop(w->serve);
+	closed = image_close(w->image);
+	msg = (struct channel_msg){.type = CHANNEL_DONE};
 	w->serve = NULL;
 	w->image = NULL;
 	if (closed < 0)

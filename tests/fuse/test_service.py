@@ -4,6 +4,7 @@
 import json
 import os
 import signal
+import subprocess
 
 import pytest
 
@@ -130,3 +131,52 @@ def test_check_config(image, manager):
     manager.configure("my disk", image=image.parent / "gone")
     done = manager.fuseimg("check-config", "my disk", check=False)
     assert done.returncode == 1 and str(image.parent / "gone") in done.stderr
+
+
+def stop_process(pid):
+    """SIGSTOP; returns when every thread has noticed."""
+    os.kill(pid, signal.SIGSTOP)
+    proc.wait_until(lambda: all(proc.stat(f"{pid}/task/{task}")[0] == "T" for task in os.listdir(f"/proc/{pid}/task")))
+
+
+def test_worker_that_hangs_is_replaced(image, manager):
+    manager.configure("disk", image=image)
+    service = manager.start("disk", WATCHDOG_USEC="2000000")
+    service.path.write_bytes(b"x" * MiB)
+    first = service.worker
+    stop_process(first)
+    assert service.path.read_bytes()[:MiB] == b"x" * MiB      # by its successor
+    assert service.worker != first and not proc.alive(first)
+    assert "hangs" in service.log.read_text()
+    service.wait_value("STATUS", lambda status: "did not answer and was ended" in status)
+    assert len(service.values("WATCHDOG")) >= 1
+    service.stop()
+
+
+@pytest.mark.limit(120)
+def test_storage_that_hangs_is_reported(work, manager):
+    """The image is in another export, whose worker is stopped: nobody is to be killed for that."""
+    images.create(work / "outer.raw", 16 * MiB, format="raw")
+    manager.configure("outer", image=work / "outer.raw", format="raw")
+    outer = manager.start("outer")
+    manager.configure("inner", image=outer.path, format="raw", direct_io="yes")
+    inner = manager.start("inner", WATCHDOG_USEC="2000000")
+    worker, blocked = inner.worker, outer.worker
+    stop_process(blocked)
+    try:
+        with subprocess.Popen(["dd", f"if={inner.path}", "of=/dev/null", "bs=4096", "count=1", "iflag=direct"],
+                              stderr=subprocess.DEVNULL) as reader:
+            inner.wait_value("STATUS", lambda status: status.startswith("The storage of the image does not answer: "))
+            fed = len(inner.values("WATCHDOG"))
+            proc.wait_until(lambda: len(inner.values("WATCHDOG")) > fed + 3)
+            assert inner.worker == worker and reader.poll() is None
+            os.kill(blocked, signal.SIGCONT)
+            assert reader.wait(20) == 0
+    finally:
+        os.kill(blocked, signal.SIGCONT)
+    inner.wait_value("STATUS", lambda status: "had not answered for" in status)
+    log = inner.log.read_text()
+    assert "its storage has not answered for" in log and "its storage answers again" in log
+    assert inner.worker == worker
+    inner.stop()
+    outer.stop()

@@ -7,6 +7,7 @@
 
 #include <errno.h>
 #include <linux/fuse.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -209,6 +210,39 @@ static void do_poison(void)
 	}
 }
 
+static void pong(void)
+{
+	struct channel_msg msg;
+	int fds[CHANNEL_FDS_MAX];
+
+	hear(CHANNEL_PING, &msg, fds);
+	msg = (struct channel_msg){.type = CHANNEL_PONG, .opened.size = 1 << 20};
+	say(&msg);
+}
+
+/* Never answers a GETATTR, but every question whether it is there. */
+static void do_stuck(void)
+{
+	struct pollfd p[] = {{.fd = CHANNEL_FD, .events = POLLIN}, {.events = POLLIN}};
+	struct fuse_in_header *in;
+
+	serve();
+	in = slots_request(&slots, 0);
+	p[1].fd = thread_fd;
+	for (;;) {
+		bool held = in->unique && in->opcode == FUSE_GETATTR;
+
+		if (in->unique && !held)
+			answer(ENOSYS);
+		if (poll(p, held ? 1 : 2, -1) < 0)
+			_exit(56);
+		if (p[0].revents)
+			pong();
+		else
+			take();
+	}
+}
+
 /* The first worker serves and dies, the second to last cannot open the image, the last can. */
 static void do_reopen(void)
 {
@@ -257,6 +291,7 @@ static const struct {
 	{"orderly", do_orderly},
 	{"bad-flush", do_bad_flush},
 	{"poison", do_poison},
+	{"stuck", do_stuck},
 	{"reopen", do_reopen},
 	{"reopen-never", do_reopen_never},
 };

@@ -19,8 +19,10 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mount.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
+#include <sys/un.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -293,6 +295,41 @@ static void test_poison_request(void **state)
 	expect_end(&run, 0, NULL);
 }
 
+/* A service manager that never reads, and wants a sign of life every second. */
+static int be_manager(void)
+{
+	struct sockaddr_un a = {.sun_family = AF_UNIX};
+	char name[64];
+	int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	int n = snprintf(name, sizeof(name), "@fuseimg-test-supervisor-%d", getpid());
+
+	memcpy(a.sun_path + 1, name + 1, (size_t)n - 1);
+	n += (int)offsetof(struct sockaddr_un, sun_path);
+	assert_int_equal(bind(fd, (struct sockaddr *)&a, (socklen_t)n), 0);
+	setenv("NOTIFY_SOCKET", name, 1);
+	setenv("WATCHDOG_USEC", "1000000", 1);
+	return fd;
+}
+
+/* Worker after worker does not get on with it, and each is told from a disk that hangs. */
+static void test_request_that_hangs_every_worker(void **state)
+{
+	int fd = be_manager();
+	struct run run = start("stuck");
+	struct stat st;
+
+	expect(&run, true, 0, NULL);
+	assert_int_equal(stat(target, &st), -1);
+	assert_int_equal(errno, EIO);
+	assert_true(logged("did not get on with a request"));
+	assert_true(logged("poison request"));
+	unsetenv("NOTIFY_SOCKET");
+	unsetenv("WATCHDOG_USEC");
+	close(fd);
+	kill(run.pid, SIGTERM);
+	expect_end(&run, 0, NULL);
+}
+
 static void test_gives_up(void **state)
 {
 	struct run run = start("poison");
@@ -388,6 +425,7 @@ int main(void)
 		cmocka_unit_test(test_failed_flush_is_the_outcome),
 		cmocka_unit_test(test_waits_for_users),
 		cmocka_unit_test(test_poison_request),
+		cmocka_unit_test(test_request_that_hangs_every_worker),
 		cmocka_unit_test(test_gives_up),
 		cmocka_unit_test(test_reopen_is_tried_again),
 		cmocka_unit_test(test_unmounted_between_two_workers),

@@ -139,7 +139,7 @@ static void test_bad_values(void **state)
 		assert_refused(*state, &msg);                                                      \
 	} while (0)
 	REFUSED(msg.type = 0);
-	REFUSED(msg.type = CHANNEL_DONE + 1);
+	REFUSED(msg.type = CHANNEL_TYPE_END);
 	REFUSED(msg.error = 1);
 	REFUSED(msg.error = -4096);
 	REFUSED(msg.error = INT32_MIN);

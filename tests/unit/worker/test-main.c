@@ -108,6 +108,7 @@ static void test_opens_and_stops(void **state)
 	assert_false(msg.opened.read_only);
 	kill(w.pid, SIGTERM); /* not its business */
 	say(&w, &stop, false);
+	hear(&w, CHANNEL_CLOSING, &msg);
 	hear(&w, CHANNEL_DONE, &msg);
 	assert_int_equal(msg.error, 0);
 	assert_exit(&w, 0);
