@@ -145,8 +145,6 @@ static void *serve_thread(void *data)
 	sigemptyset(&mask);
 	sigaddset(&mask, SERVE_SIGNAL);
 	pthread_sigmask(SIG_UNBLOCK, &mask, NULL);
-	/* The last worker's thread may have died in a call */
-	atomic_store(&t->rq.slot->io, 0);
 	activity_watch(&t->rq.slot->io);
 	serve_replay(t->s, &t->rq);
 	r = serve_requests(t->s, t);
@@ -163,8 +161,10 @@ static void serve_replay_rest(struct serve *s, const struct serve_options *o, un
 
 		request_init(&rq, &s->share, i, o->thread_fds[i]);
 		atomic_store(&s->share.slots.head->replaying, i + 1);
+		activity_watch(&rq.slot->io);
 		serve_replay(s, &rq);
 	}
+	activity_watch(NULL);
 	atomic_store(&s->share.slots.head->replaying, 0);
 }
 
@@ -243,6 +243,9 @@ static int serve_start_threads(struct serve *s, const struct serve_options *o, u
 	r = serve_install_signal();
 	if (r < 0)
 		return r;
+	/* The last worker's threads may have died in a call */
+	for (unsigned i = 0; i < o->n; i++)
+		atomic_store(&slots_at(&s->share.slots, i)->io, 0);
 	/* What no thread will own, as there may be fewer of them than the session has fds. Where
 	 * one request is suspected of killing workers: all, so that its death tells which it is. */
 	serve_replay_rest(s, o, o->config->careful ? 0 : threads);

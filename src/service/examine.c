@@ -78,9 +78,11 @@ void examine_worker(struct supervisor *s, uint64_t now)
 	enum pulse_verdict before = s->pulse.verdict;
 
 	/* One that was killed and is still there is in the hands of a disk that hangs */
-	if (s->attend.phase != ATTEND_SERVING || s->attend.accused)
+	if (s->attend.accused ||
+	    (s->attend.phase != ATTEND_STARTING && s->attend.phase != ATTEND_SERVING))
 		return;
-	if (s->pulse.asked_us == 0) {
+	/* At its start it executes what its predecessor left, before it has time for questions */
+	if (s->attend.phase == ATTEND_SERVING && s->pulse.asked_us == 0) {
 		s->pulse.asked_us = now;
 		attend_ping(s);
 	}

@@ -20,7 +20,7 @@ enum {
 	HANDOVER_TEXT_MAX = HANDOVER_MAX * (HANDOVER_NAME_MAX + 12) + 32,
 	HANDOVER_PAUSE_MS = 10, /* while the manager's queue is full, */
 	HANDOVER_TRIES = 100,	/* a second at most */
-	HANDOVER_SETTLE_US = 5 * 1000 * 1000,
+	HANDOVER_SETTLE_MS = 5000,
 };
 
 static void handover_enter(struct handover *h, const char *name, int fd)
@@ -188,7 +188,7 @@ void handover_unstore(const struct notify *n, const char *name)
 	notify_state(n, "FDSTOREREMOVE=1\nFDNAME=%s", name);
 }
 
-void handover_settle(void)
+void handover_settle(const struct notify *n)
 {
-	(void)sd_notify_barrier(0, HANDOVER_SETTLE_US);
+	(void)notify_barrier(n, HANDOVER_SETTLE_MS);
 }

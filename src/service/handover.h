@@ -61,6 +61,6 @@ int handover_exec(const struct handover *h, const char *program, char *const arg
 void handover_store(const struct notify *n, const char *name, int fd);
 void handover_unstore(const struct notify *n, const char *name);
 /* Returns when systemd has seen all of that, or does not look. */
-void handover_settle(void);
+void handover_settle(const struct notify *n);
 
 #endif

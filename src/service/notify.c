@@ -3,6 +3,7 @@
 
 #include <assert.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -139,4 +140,28 @@ int notify_state(const struct notify *n, const char *fmt, ...)
 	r = notify_vsend(n, fmt, ap);
 	va_end(ap);
 	return r;
+}
+
+/* The manager closes the descriptor when it comes to the message (sd_notify_barrier(3)). */
+int notify_barrier(const struct notify *n, int timeout_ms)
+{
+	_cleanup_close_ int ours = -1, theirs = -1;
+	struct pollfd p;
+	int fds[2], r;
+
+	if (n->fd < 0)
+		return 0;
+	if (pipe2(fds, O_CLOEXEC) < 0)
+		return -errno;
+	ours = fds[0];
+	theirs = fds[1];
+	r = notify_send_fds(n, &theirs, 1, "BARRIER=1");
+	if (r < 0)
+		return r;
+	close(TAKE_FD(theirs));
+	p = (struct pollfd){.fd = ours};
+	r = poll(&p, 1, timeout_ms);
+	if (r < 0)
+		return -errno;
+	return r == 0 ? -ETIME : 0;
 }

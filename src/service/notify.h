@@ -39,4 +39,8 @@ int notify_send_fds(const struct notify *n, const int *fds, size_t n_fds, const 
 int notify_state(const struct notify *n, const char *fmt, ...)
 	__attribute__((format(printf, 2, 3)));
 
+/* Waits until the manager has read all that was sent, for so long at most: 0, -ETIME, or another
+ * errno. */
+int notify_barrier(const struct notify *n, int timeout_ms);
+
 #endif

@@ -110,7 +110,7 @@ void resume_forget(struct supervisor *s)
 	for (unsigned i = 0; i < s->kept.n; i++)
 		if (s->kept.fds[i].name[0])
 			handover_unstore(&s->report.notify, s->kept.fds[i].name);
-	handover_settle();
+	handover_settle(&s->report.notify);
 	s->kept.n = 0;
 }
 

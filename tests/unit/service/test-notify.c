@@ -11,6 +11,7 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/un.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
@@ -130,6 +131,41 @@ static void test_full_queue(void **state)
 	assert_int_equal(notify_state(&n, "READY=1"), 0);
 }
 
+static void test_barrier(void **state)
+{
+	char name[64], buf[64], control[256];
+	struct iovec iov = {.iov_base = buf, .iov_len = sizeof(buf)};
+	struct msghdr hdr = {.msg_iov = &iov,
+			     .msg_iovlen = 1,
+			     .msg_control = control,
+			     .msg_controllen = sizeof(control)};
+	_cleanup_(notify_done) struct notify n;
+	_cleanup_close_ int fd = -1;
+	int got, status;
+	pid_t pid;
+
+	unsetenv("NOTIFY_SOCKET");
+	notify_init(&n);
+	assert_int_equal(notify_barrier(&n, 0), 0);
+	snprintf(name, sizeof(name), "@fuseimg-test-barrier-%d", getpid());
+	fd = manager(name);
+	notify_init(&n);
+	assert_int_equal(notify_barrier(&n, 50), -ETIME);
+	assert_int_equal(recvmsg(fd, &hdr, MSG_CMSG_CLOEXEC), 9);
+	memcpy(&got, CMSG_DATA(CMSG_FIRSTHDR(&hdr)), sizeof(got));
+	close(got);
+	pid = fork();
+	if (pid == 0)
+		_exit(notify_barrier(&n, 10000) != 0);
+	hdr.msg_controllen = sizeof(control);
+	while (recvmsg(fd, &hdr, MSG_CMSG_CLOEXEC) != 9)
+		usleep(1000);
+	memcpy(&got, CMSG_DATA(CMSG_FIRSTHDR(&hdr)), sizeof(got));
+	close(got);
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	assert_int_equal(status, 0);
+}
+
 static void test_watchdog(void **state)
 {
 	_cleanup_close_ int fd = -1;
@@ -164,7 +200,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_nobody_listens), cmocka_unit_test(test_both_kinds_of_address),
 		cmocka_unit_test(test_descriptors),    cmocka_unit_test(test_full_queue),
-		cmocka_unit_test(test_watchdog),
+		cmocka_unit_test(test_barrier),	       cmocka_unit_test(test_watchdog),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
