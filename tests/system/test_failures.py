@@ -5,6 +5,7 @@ import errno
 import mmap
 import os
 import shutil
+import signal
 import time
 from pathlib import Path
 
@@ -22,9 +23,7 @@ def test_poison_request(machine, export, table):
     """A request that crashes three workers fails, alone; who writes at the same time sees a pause."""
     exported = export(machine, "poison")
     shutil.copy(ACTING_WORKER, machine.srv)
-    machine.write(f"/etc/systemd/system/{exported.unit}.d/worker.conf",
-                  f"[Service]\nEnvironment=FUSEIMG_WORKER=/srv/{ACTING_WORKER.name}\n")
-    machine.systemctl("daemon-reload")
+    exported.change_unit(Environment=f"FUSEIMG_WORKER=/srv/{ACTING_WORKER.name}")
     exported.start()
     client = Client(machine, exported.disk)
     time.sleep(0.7)
@@ -77,6 +76,29 @@ def test_killed_too_often(machine, export, table):
         proc.wait_until(lambda: not exported.mounted(), 10, what="the end of the dead mount")
     table.note("21 kills of the supervisor in a minute", "raw file being written",
                "waits until it is started again" if kept else "an error")
+    exported.check(file_system=False)
+
+
+def test_hung_supervisor(machine, export, table):
+    """systemd's watchdog finds it; until then, and behind that, the worker serves."""
+    exported = export(machine, "hung")
+    exported.change_unit(WatchdogSec="2s")
+    exported.start()
+    client = Client(machine, exported.disk)
+    supervisor = exported.supervisor
+    time.sleep(0.7)
+    begin = time.monotonic()
+    os.kill(supervisor, signal.SIGSTOP)
+    proc.wait_until(lambda: exported.supervisor not in (None, supervisor), 20, what="another supervisor")
+    machine.wait_state(exported.unit, "active")
+    exported.wait_worker()
+    end = time.monotonic()
+    time.sleep(0.7)
+    seen = client.finish()
+    assert not seen.errors and seen.writes[-1][0] > end
+    assert end - begin > 1
+    table.note("the supervisor hangs", "raw file being written", seen.describe(begin, end))
+    exported.systemctl("stop")
     exported.check(file_system=False)
 
 

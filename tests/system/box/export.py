@@ -76,6 +76,12 @@ class Export:
         text = "".join(f'{key}="{value}"\n' for key, value in config.items())
         self.machine.write(f"/etc/fuseimg/{self.name}.conf", text)
 
+    def change_unit(self, **settings):
+        """A drop-in for its [Service]."""
+        text = "".join(f"{key}={value}\n" for key, value in settings.items())
+        self.machine.write(f"/etc/systemd/system/{self.unit}.d/test.conf", f"[Service]\n{text}")
+        self.machine.systemctl("daemon-reload")
+
     def systemctl(self, *words, **options):
         return self.machine.systemctl(*words, self.unit, **options)
 
