@@ -245,13 +245,16 @@ static void report_extend(struct supervisor *s, uint64_t now)
 	bool stopping = s->unmount.wanted || s->unmount.gone, moving;
 	struct progress_sample sample;
 
-	if (s->ready && !stopping)
+	if (s->ready && !s->resumed && !stopping)
 		return;
 	if (stopping && s->report.stop_us == 0)
 		s->report.stop_us = now;
 	progress_sample(s->attend.pid, s->image_fd, &sample);
 	sample.requests = report_requests(s);
 	moving = progress_note(&s->report.progress, &sample, now, REPORT_PATIENCE_US);
+	/* The last worker of an earlier run: a new start would wait for it as well */
+	if (s->life)
+		moving = true;
 	if (stopping && !s->unmount.gone && now - s->report.stop_us < REPORT_BUSY_US)
 		moving = true;
 	if (moving)

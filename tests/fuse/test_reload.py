@@ -51,9 +51,12 @@ def test_nothing_changed(image, manager):
     worker, pid = service.worker, service.process.pid
     fd = os.open(service.path, os.O_RDWR)
     os.pwrite(fd, random_bytes(1, MiB), 0)
+    counts = []
     for _ in range(3):
         reload(service)
         assert os.pread(fd, MiB, 0) == random_bytes(1, MiB)
+        counts.append(len(os.listdir(f"/proc/{pid}/fd")))
+    assert len(set(counts)) == 1, f"descriptors pile up: {counts}"
     assert service.worker != worker and service.process.pid == pid
     assert "RELOADING" in {key for _, message in service.messages for key in message}
     os.close(fd)

@@ -3,6 +3,7 @@
 
 import os
 import signal
+import threading
 import time
 
 import pytest
@@ -43,6 +44,38 @@ def test_while_the_disk_is_slow(work, manager):
     assert inner.values("STOPPING") == ["1"]
     outer.stop()
     assert (work / "outer.raw").read_bytes()[:MiB] == random_bytes(1, MiB)
+
+
+def test_with_a_worker_that_hangs(image, manager):
+    """It is replaced, and its successor closes the image."""
+    manager.configure("disk", image=image)
+    service = manager.start("disk", WATCHDOG_USEC="2000000")
+    service.path.write_bytes(random_bytes(2, MiB))
+    freeze(service.worker)
+    service.process.send_signal(signal.SIGTERM)
+    assert service.process.wait(30 * proc.SLOW) == 0, service.log.read_text()
+    assert "hangs" in service.log.read_text()
+    images.check(image, leaks=0)
+    assert images.to_raw(image, image.parent / "flat").read_bytes()[:MiB] == random_bytes(2, MiB)
+
+
+def test_with_a_worker_that_hangs_and_a_writer(image, manager):
+    """The export is in use by somebody who waits for that worker."""
+    manager.configure("disk", image=image, cache="none")
+    service = manager.start("disk", WATCHDOG_USEC="2000000")
+    fd = os.open(service.path, os.O_RDWR)
+    freeze(service.worker)
+    done = []
+    writer = threading.Thread(target=lambda: done.append(os.pwrite(fd, random_bytes(3, MiB), 0)), daemon=True)
+    writer.start()
+    time.sleep(0.2)
+    service.process.send_signal(signal.SIGTERM)
+    writer.join(30 * proc.SLOW)
+    assert done == [MiB]
+    assert "STOPPING" not in {key for _, message in service.messages for key in message}
+    os.close(fd)
+    assert service.process.wait(20 * proc.SLOW) == 0, service.log.read_text()
+    images.check(image, leaks=0)
 
 
 def test_during_a_reload(image, manager):

@@ -142,7 +142,7 @@ static const char *const settings[][2] = {
 	{"direct_io", "yes"},	{"lock", "no"},	      {"lock_wait", "7"},     {"cache", "none"},
 	{"allow_other", "no"},	{"threads", "9"},     {"owner", "12"},	      {"group", "13"},
 	{"mode", "0640"},	{"backing", "none"},  {"backing", "/a:/b c"}, {"table_cache", "4M"},
-	{"snapshot", "a name"}, {"partitions", "no"}, {"image", "/other"},
+	{"snapshot", "a name"}, {"partitions", "no"}, {"partition", "2"},     {"image", "/other"},
 };
 
 static void expect_known(void *data, const char *key, const char *values, const char *help)
