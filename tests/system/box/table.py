@@ -6,8 +6,8 @@ from pathlib import Path
 
 # In the order of the page; what is not here comes behind
 EVENTS = ["start", "reload", "kill -9 of the worker", "kill -9 of the supervisor", "kill -9 of both", "stop", "restart",
-          "power-off of the machine", "the worker hangs", "the supervisor hangs",
-          "a request that crashes every worker"]
+          "power-off of the machine", "the worker hangs (WatchdogSec=4s)",
+          "the supervisor hangs (WatchdogSec=4s)", "a request that crashes every worker"]
 STATES = ["not in use", "raw file being written", "ext4 inside being written"]
 
 
