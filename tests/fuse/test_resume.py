@@ -26,10 +26,13 @@ def service(work):
         pytest.skip(reason)
     made = []
 
-    def make(image, **options):
+    def make(image, words=None, environment=None, **options):
         target = work / "export"
-        target.touch()
-        made.append(StoredService(work, target, mount_words(image, target, **options)))
+        if not words:
+            target.touch()
+        made.append(StoredService(work, target, words or mount_words(image, target, **options), environment))
+        if words:
+            made[-1].path = target / "disk"
         return made[-1].start()
 
     yield make
@@ -199,21 +202,60 @@ def kill_and_start(export, kills, supervisors, stop):
     return done
 
 
-@pytest.mark.limit(900)
-@pytest.mark.parametrize("kills,supervisors", [(20, 5), pytest.param(200, 20, marks=pytest.mark.long)])
-def test_killed_under_fio_verify(kills, supervisors, service, work):
-    image = images.create(work / "disk.img", 128 * MiB)
-    export = service(image)
-    job = fio.verify_job(export.path, 32 * MiB, extra=["rate=8m", "fsync=64", "time_based=1", "runtime=3600"])
-    (work / "job").write_text(job)
+@pytest.mark.limit(120)
+def test_killed_while_the_configuration_changes(service, work):
+    """Whatever moment it is killed at: it goes on with the old or the new one, and the next reload finds its way."""
+    image = images.create(work / "disk.img", 16 * MiB)
+    conf = work / "export.conf"
+    environment = {"FUSEIMG_CONFIG_DIR": str(work), "FUSEIMG_RUNTIME_DIR": str(work)}
+    conf.write_text(f"IMAGE={image}\n")
+    export = service(image, ["serve", "export"], environment)
+    export.path.write_bytes(random_bytes(7, MiB))
+    rng = random.Random(3)
+    for turn in range(24):
+        read_only = turn % 2 == 0
+        conf.write_text(f"IMAGE={image}\nREAD_ONLY={'yes' if read_only else 'no'}\nTHREADS={1 + turn % 9}\n")
+        export.process.send_signal(signal.SIGHUP)
+        time.sleep(rng.uniform(0, 0.2))
+        export.kill(*([export.worker] if turn % 3 else []))
+        export.start()
+        assert export.path.read_bytes()[:MiB] == random_bytes(7, MiB)
+        export.reload()
+        proc.wait_until(lambda: ("ro" if read_only else "rw") in mounts.at(export.target).options, 10)
+        if not read_only:
+            with export.path.open("r+b") as disk:
+                disk.seek(MiB)
+                disk.write(bytes([turn]) * MiB)
+    # nobody has written the image behind the locks of the descriptors that came and went
+    assert proc.run("qemu-img", "resize", image, "64M", check=False).returncode != 0
+    export.stop()
+    images.check(image, leaks=None)
+
+
+def kill_in_reloads(export, times, stop):
+    """kill -9 of the supervisor at any moment of a reload."""
+    rng = random.Random(2)
+    for turn in range(times):
+        if stop.wait(0.1):
+            return turn
+        worker = proc.wait_until(lambda: export.worker, 20, what="a worker")
+        export.process.send_signal(signal.SIGHUP)
+        time.sleep(rng.uniform(0, 0.25))
+        export.kill(*([worker] if turn % 2 else []))
+        export.start()
+    return times
+
+
+def under_fio_verify(export, work, act):
+    """What act(stop) answers, while fio writes and verifies; it finds no error."""
+    (work / "job").write_text(fio.verify_job(export.path, 32 * MiB, extra=["rate=8m", "fsync=64", "time_based=1", "runtime=3600"]))
     with (work / "fio.log").open("w") as log:
         process = subprocess.Popen(["fio", str(work / "job")], stdout=log, stderr=log, cwd=work)
     stop = threading.Event()
     try:
         threading.Thread(target=lambda: (process.wait(), stop.set()), daemon=True).start()
-        done = kill_and_start(export, kills, supervisors, stop)
+        answer = act(stop)
         assert process.poll() is None, (work / "fio.log").read_text()
-        assert done == {"worker": kills, "supervisor": supervisors}
         process.send_signal(signal.SIGINT)
         process.wait(60)
     finally:
@@ -222,5 +264,25 @@ def test_killed_under_fio_verify(kills, supervisors, service, work):
     text = (work / "fio.log").read_text()
     assert "verify:" not in text.lower() and "error" not in text.lower().replace("interrupt", ""), text
     fio.run_job(work, fio.verify_job(export.path, 32 * MiB))
+    return answer
+
+
+@pytest.mark.limit(900)
+@pytest.mark.parametrize("kills,supervisors", [(20, 5), pytest.param(200, 20, marks=pytest.mark.long)])
+def test_killed_under_fio_verify(kills, supervisors, service, work):
+    image = images.create(work / "disk.img", 128 * MiB)
+    export = service(image)
+    done = under_fio_verify(export, work, lambda stop: kill_and_start(export, kills, supervisors, stop))
+    assert done == {"worker": kills, "supervisor": supervisors}
+    export.stop()
+    images.check(image, leaks=None)
+
+
+@pytest.mark.limit(300)
+@pytest.mark.parametrize("times", [10, pytest.param(100, marks=pytest.mark.long)])
+def test_killed_in_reloads(times, service, work):
+    image = images.create(work / "disk.img", 128 * MiB)
+    export = service(image)
+    assert under_fio_verify(export, work, lambda stop: kill_in_reloads(export, times, stop)) == times
     export.stop()
     images.check(image, leaks=None)

@@ -33,8 +33,8 @@ os.execv(sys.argv[3], sys.argv[3:])
 class StoredService:
     """`fuseimg WORDS...`, started again by start() after its death. Its export stands at target."""
 
-    def __init__(self, work, target, words):
-        self.target, self.words = Path(target), words
+    def __init__(self, work, target, words, environment=None):
+        self.target, self.words, self.environment = Path(target), words, environment or {}
         self.path = self.target
         self.log = Path(f"{target}.log")
         self.store = {}             # name -> [fd]
@@ -86,7 +86,7 @@ class StoredService:
         with self.log.open("a") as log:
             self.process = subprocess.Popen([str(word) for word in words], stdin=subprocess.DEVNULL, stdout=log,
                                             stderr=log, pass_fds=[fd for _, fd in stored],
-                                            env={**os.environ, "FUSEIMG_WORKER": str(WORKER), "NOTIFY_SOCKET": self.address})
+                                            env={**os.environ, "FUSEIMG_WORKER": str(WORKER), "NOTIFY_SOCKET": self.address, **self.environment})
         proc.wait_until(lambda: self.ready_count() > before or self.process.poll() is not None, 30, what="the start")
         assert self.process.poll() is None, self.log.read_text()
         if before == 0:
