@@ -26,6 +26,7 @@
 #include "base/cleanup.h"
 #include "base/log.h"
 #include "base/mounts.h"
+#include "service/journal.h"
 #include "service/program.h"
 
 enum {
@@ -203,6 +204,9 @@ static int attend_on_serving(struct supervisor *s, const struct channel_msg *msg
 		attend_announce(s);
 	else
 		log_msg(LOG_NOTICE, "%s: the next worker (pid %d) serves", s->image, s->attend.pid);
+	if (s->resumed && s->reload.phase == RELOAD_NONE)
+		journal_event(s, JOURNAL_RESUMED, NULL,
+			      "an earlier supervisor died; the export goes on where it was");
 	if (s->resumed)
 		reload_served(s);
 	s->resumed = false;
@@ -232,9 +236,21 @@ static int attend_on_closing(struct supervisor *s, const struct channel_msg *msg
 	return 0;
 }
 
+/* Of a request that failed. */
+static void attend_log_error(struct supervisor *s, const struct channel_msg *msg, const char *text)
+{
+	const struct journal_detail detail = {.error = msg->error,
+					      .has_offset = msg->offset != UINT64_MAX,
+					      .offset = msg->offset};
+
+	journal_event(s, msg->error == -EUCLEAN ? JOURNAL_CORRUPT : JOURNAL_IO_ERROR, &detail, "%s",
+		      text);
+	report_problem(s, "%s", text);
+}
+
 static int attend_on_log(struct supervisor *s, const struct channel_msg *msg)
 {
-	char text[ATTEND_TEXT_MAX], where[64] = "", held_text[64] = "";
+	char text[ATTEND_TEXT_MAX], where[64] = "", held_text[64] = "", line[DIAG_MAX];
 	unsigned held = 0;
 
 	if (!rate_pass(&s->worker_log, attend_now(s), &held))
@@ -244,10 +260,12 @@ static int attend_on_log(struct supervisor *s, const struct channel_msg *msg)
 		snprintf(where, sizeof(where), " at byte %llu", (unsigned long long)msg->offset);
 	if (held)
 		snprintf(held_text, sizeof(held_text), " (%u messages were left out)", held);
-	log_msg((int)msg->level, "%s: %s%s%s%s%s", s->image, text, where, msg->error ? ": " : "",
-		msg->error ? strerrordesc_np(-msg->error) ?: "?" : "", held_text);
-	if (msg->level <= LOG_ERR)
-		report_problem(s, "%s%s", text, where);
+	snprintf(line, sizeof(line), "%s%s%s%s%s", text, where, msg->error ? ": " : "",
+		 msg->error ? strerrordesc_np(-msg->error) ?: "?" : "", held_text);
+	if (msg->level <= LOG_ERR && msg->error)
+		attend_log_error(s, msg, line);
+	else
+		log_msg((int)msg->level, "%s: %s", s->image, line);
 	return 0;
 }
 
@@ -449,10 +467,10 @@ static void attend_refuse_poison(struct supervisor *s, unsigned i)
 {
 	uint64_t unique = slots_unique(&s->slots, i);
 
-	log_msg(LOG_ERR,
-		"%s: poison request: worker after worker died with request %llu (opcode %u) in "
-		"hand; it is answered with an I/O error",
-		s->image, (unsigned long long)unique, slots_opcode(&s->slots, i));
+	journal_event(s, JOURNAL_POISON, NULL,
+		      "poison request: worker after worker died with request %llu (opcode %u) in "
+		      "hand; it is answered with an I/O error",
+		      (unsigned long long)unique, slots_opcode(&s->slots, i));
 	report_problem(s, "a request that no worker survives was answered with an I/O error");
 	session_reply_error(s->session.thread_fds[i], unique, EIO);
 	slots_clear(&s->slots, i);
@@ -499,8 +517,8 @@ static void attend_crashed(struct supervisor *s, const struct attend *a, const s
 		return;
 	}
 	n = attend_held(s, held);
-	log_msg(LOG_WARNING, "%s: the worker (pid %d) %s with %u requests in hand", s->image,
-		a->pid, how, n);
+	journal_event(s, JOURNAL_WORKER_DIED, NULL,
+		      "the worker (pid %d) %s with %u requests in hand", a->pid, how, n);
 	report_problem(s, "the worker %s and was replaced", how);
 	verdict = crashes_note(&s->crashes, now, killed, held, s->session.n, attend_suspect(s));
 	s->careful = verdict.careful;

@@ -15,6 +15,7 @@
 #include "base/cleanup.h"
 #include "base/io.h"
 #include "base/log.h"
+#include "service/journal.h"
 
 enum {
 	EXAMINE_STATUS_MAX = 16 << 10,
@@ -52,8 +53,8 @@ static void examine_end(struct supervisor *s, uint64_t since, uint64_t now, cons
 {
 	if (examine_is_traced(s->attend.pid))
 		return;
-	log_msg(LOG_ERR, "%s: the worker (pid %d) hangs: for %llu s it %s", s->image, s->attend.pid,
-		(unsigned long long)(now - since) / 1000000, of);
+	journal_event(s, JOURNAL_WORKER_HANGS, NULL, "the worker (pid %d) hangs: for %llu s it %s",
+		      s->attend.pid, (unsigned long long)(now - since) / 1000000, of);
 	attend_accuse(s, of);
 }
 
@@ -63,8 +64,9 @@ static void examine_tell_disk(struct supervisor *s, enum pulse_verdict before, u
 
 	if (before != PULSE_DISK && s->pulse.verdict == PULSE_DISK) {
 		s->disk_hangs_us = s->pulse.since_us;
-		log_msg(LOG_ERR, "%s: its storage has not answered for %llu s", s->image,
-			(unsigned long long)seconds);
+		journal_event(s, JOURNAL_DISK_HANGS, NULL,
+			      "its storage has not answered for %llu s",
+			      (unsigned long long)seconds);
 	} else if (before == PULSE_DISK && s->pulse.verdict != PULSE_DISK) {
 		log_msg(LOG_NOTICE, "%s: its storage answers again, after %llu s", s->image,
 			(unsigned long long)(now - s->disk_hangs_us) / 1000000);

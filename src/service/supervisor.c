@@ -18,6 +18,7 @@
 #include "base/log.h"
 #include "service/core.h"
 #include "service/prepare.h"
+#include "service/journal.h"
 #include "service/program.h"
 
 enum {
@@ -67,6 +68,8 @@ void supervisor_give_up(struct supervisor *s, int error, const char *why)
 	else if (detached)
 		log_msg(LOG_WARNING, "%s was in use and has been detached; its users get errors",
 			s->target.path);
+	journal_event(s, JOURNAL_GAVE_UP, &(struct journal_detail){.error = error},
+		      "the export is given up: %s", why);
 	supervisor_end(s, error, "%s: the export was given up: %s", s->image, why);
 }
 

@@ -1,14 +1,17 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """`fuseimg serve` and `fuseimg check-config`: what a service manager sees of an export."""
 
+import errno
 import json
 import os
+import re
 import signal
+import socket
 import subprocess
 
 import pytest
 
-from support import images, mounts, proc
+from support import export, images, mounts, proc
 from support.content import MiB
 
 pytestmark = pytest.mark.core
@@ -180,3 +183,63 @@ def test_storage_that_hangs_is_reported(work, manager):
     assert inner.worker == worker
     inner.stop()
     outer.stop()
+
+
+@pytest.fixture
+def journal(work):
+    """Where journald listens; call it for all that has come: a list of {field: value}."""
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+    listener.bind(str(work / "journal"))
+    got = []
+
+    def entries(**wanted):
+        try:
+            while True:
+                got.append(dict(line.split("=", 1) for line in listener.recv(65536).decode().splitlines()))
+        except BlockingIOError:
+            return [entry for entry in got if all(entry.get(key) == value for key, value in wanted.items())]
+
+    yield entries
+    listener.close()
+
+
+def test_events_in_the_journal(image, work, manager, journal):
+    """Identifiers as the manual page has them, and the fields that it names."""
+    page = (export.ROOT / "man/fuseimg@.service.8.scd").read_text()
+    ids = dict(re.findall(r"^\|  _([a-z ]+)_\n:  ([0-9a-f]{32})$", page, re.MULTILINE))
+    manager.configure("disk", image=image)
+    log = (work / "0.log")
+    log.touch()
+    stat = log.stat()
+    service = manager.start("disk", FUSEIMG_JOURNAL_SOCKET=str(work / "journal"), WATCHDOG_USEC="2000000",
+                            JOURNAL_STREAM=f"{stat.st_dev}:{stat.st_ino}")
+    proc.kill(service.worker)
+    service.path.read_bytes()
+    died = proc.wait_until(lambda: journal(MESSAGE_ID=ids["worker died"]), what="the event")[0]
+    assert died["FUSEIMG_INSTANCE"] == "disk" and died["FUSEIMG_IMAGE"] == str(image)
+    assert died["FUSEIMG_TARGET"] == str(service.target) and died["FUSEIMG_FORMAT"] == "qcow2"
+    assert died["PRIORITY"] == "4" and died["SYSLOG_IDENTIFIER"] == "fuseimg" and "SIGKILL" in died["MESSAGE"]
+    stop_process(service.worker)
+    assert proc.wait_until(lambda: journal(MESSAGE_ID=ids["worker hangs"]), what="the event")
+    assert service.log.read_text().startswith("<6>")     # what is no event keeps its priority
+    service.stop()
+
+
+def test_io_error_in_the_journal(work, manager, journal):
+    """The offset in the disk, and errno: the image has lost its end."""
+    image = images.create(work / "disk.qcow2", 8 * MiB)
+    proc.run("qemu-io", "-c", "write -P 7 0 8M", str(image))
+    manager.configure("disk", image=image)
+    log = (work / "0.log")
+    log.touch()
+    stat = log.stat()
+    service = manager.start("disk", FUSEIMG_JOURNAL_SOCKET=str(work / "journal"),
+                            JOURNAL_STREAM=f"{stat.st_dev}:{stat.st_ino}")
+    os.truncate(image, 4 * MiB)
+    with pytest.raises(OSError), service.path.open("rb", buffering=0) as disk:
+        os.pread(disk.fileno(), 4096, 7 * MiB)
+    error = proc.wait_until(lambda: [entry for entry in journal() if "ERRNO" in entry], what="the event")[0]
+    assert error["ERRNO"] in (str(errno.EIO), str(errno.EUCLEAN))
+    assert 7 * MiB <= int(error["FUSEIMG_OFFSET"]) < 8 * MiB
+    service.process.send_signal(signal.SIGTERM)
+    service.process.wait(20)
