@@ -9,6 +9,7 @@
  *   attend.c      the worker: starting it, the conversation, its death and its successor
  *   unmount.c     the end of the mount: ours (stopping) or somebody else's
  *   examine.c     whether the worker hangs
+ *   device.c      an image that is a block device, which may grow or go
  *   report.c      what the service manager is told
  *   resume.c      what outlives a supervisor: keeping it, and going on with it
  *   reload.c      SIGHUP: another configuration and program for the same mount
@@ -28,6 +29,7 @@
 #include "base/rate.h"
 #include "service/config.h"
 #include "service/crashes.h"
+#include "service/device.h"
 #include "service/files.h"
 #include "service/handover.h"
 #include "service/pulse.h"
@@ -129,6 +131,7 @@ struct supervisor {
 	bool ready;   /* the caller was told how the start went */
 	struct registry_own *own;
 	struct report report;
+	struct device device;
 	struct pulse pulse; /* of the worker of now */
 	struct pulse_limits pulse_limits;
 	uint64_t disk_hangs_us; /* since when, at the last time */

@@ -265,7 +265,10 @@ static int supervisor_set_up(struct supervisor *s, struct diag *diag)
 		r = supervisor_add_signals(s);
 	if (r >= 0)
 		r = report_start(s);
-	return r < 0 ? diag_errno(diag, r, "the event loop") : 0;
+	if (r < 0)
+		return diag_errno(diag, r, "the event loop");
+	device_watch(s);
+	return 0;
 }
 
 /* The signals that the loop reads; *ret_old is what was blocked before. */
@@ -308,6 +311,7 @@ static int supervisor_finish(struct supervisor *s, struct diag *diag)
 		log_msg(LOG_INFO, "%s: everything is written, done", s->image);
 	}
 	report_finish(s);
+	device_finish(s);
 	sd_event_unref(s->event);
 	if (!s->ready && s->outcome.error == 0)
 		diag_set(&s->outcome, -ECANCELED, "%s: unmounted before it was ready", s->image);

@@ -8,6 +8,7 @@ import re
 import signal
 import socket
 import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -243,3 +244,47 @@ def test_io_error_in_the_journal(work, manager, journal):
     assert 7 * MiB <= int(error["FUSEIMG_OFFSET"]) < 8 * MiB
     service.process.send_signal(signal.SIGTERM)
     service.process.wait(20)
+
+
+@pytest.fixture
+def device(work):
+    """A block device of 8 MiB, on a file of its own; both may get another size."""
+    backing = work / "device"
+    backing.touch()
+    os.truncate(backing, 8 * MiB)
+    name = proc.run("losetup", "--find", "--show", backing).stdout.strip()
+    yield name, backing
+    proc.run("losetup", "--detach", name)
+
+
+def test_device_that_grows(device, manager):
+    name, backing = device
+    manager.configure("disk", image=name, format="raw")
+    service = manager.start("disk")
+    assert service.path.stat().st_size == 8 * MiB
+    service.path.open("r+b").write(b"x" * 4096)
+    os.truncate(backing, 16 * MiB)
+    proc.run("losetup", "--set-capacity", name)
+    proc.wait_until(lambda: os.stat(service.path).st_size == 16 * MiB, what="the new size")
+    with service.path.open("r+b", buffering=0) as disk:
+        assert disk.read(4096) == b"x" * 4096
+        os.pwrite(disk.fileno(), b"y" * 4096, 15 * MiB)
+    assert "has grown from 8 MiB to 16 MiB" in service.log.read_text()
+    service.stop()
+    assert backing.read_bytes()[15 * MiB:15 * MiB + 4] == b"yyyy"
+
+
+def test_device_that_goes(device, manager):
+    """The kernel says that it is gone; a user who has it open gets an error, and nobody waits."""
+    name, _ = device
+    manager.configure("disk", image=name, format="raw")
+    service = manager.start("disk")
+    disk = os.open(service.path, os.O_RDONLY)
+    Path(f"/sys/class/block/{Path(name).name}/uevent").write_text("remove")
+    assert service.process.wait(20) == 1
+    for attempt in lambda: os.pread(disk, 4096, 4 * MiB), lambda: os.close(disk):
+        with pytest.raises(OSError):
+            attempt()
+    assert "the block device is gone" in service.log.read_text()
+    assert "its block device is gone" in service.status
+    assert not mounts.at(service.target)
