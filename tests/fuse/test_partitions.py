@@ -365,7 +365,7 @@ def test_when_partitions_are_shown(work, mount, show):
 
 @pytest.fixture
 def several(work):
-    """A disk with file systems of several kinds, the last one with a label of its own."""
+    """A disk with file systems of several kinds, each with a label."""
     disk = work / "disk.img"
     images.run("truncate", "-s", "64M", disk)
     tables.write(disk, "label: gpt\nsize=8M, type=uefi, name=boot\nsize=8M, name=\"old data\"\nsize=8M, name=data\n"
@@ -375,7 +375,9 @@ def several(work):
         images.run("truncate", "-s", size, part)
         if number == 1:
             images.run("mkfs.vfat", "-i", "1234abcd", "-n", "BOOT", part)
-        elif number != 4:
+        elif number == 4:
+            images.run("mkfs.ntfs", "-q", "-F", "-L", "Käse", part)
+        else:
             images.run("mkfs.ext4", "-q", "-L", f"label {number}", "-U", f"00000000-0000-4000-8000-00000000000{number}", part)
         with open(disk, "r+b") as f:
             os.pwrite(f.fileno(), part.read_bytes(), start)
@@ -395,7 +397,7 @@ def test_selected(several, show):
     info shows them."""
     shown = {p["number"]: p for p in info(several)["partitions"]}
     assert [(shown[n]["fstype"], shown[n]["label"]) for n in (1, 2, 3, 4)] == [
-        ("vfat", "BOOT"), ("ext4", "label 2"), ("ext4", "label 3"), ("", "")]
+        ("vfat", "BOOT"), ("ext4", "label 2"), ("ext4", "label 3"), ("ntfs", "Käse")]
     assert shown[3]["uuid"] == "00000000-0000-4000-8000-000000000003"
     image = image_of(several, "qcow2")
     for selector, number in SELECTED:
@@ -437,3 +439,12 @@ def test_selected_after_kill_and_reload(several, manager):
     reload(service)
     assert os.readlink(link) == "part2"
     service.stop()
+
+
+def test_busy_says_by_whom(several, show):
+    """A loop device on a partition holds the export, and umount names it."""
+    export = show(several)
+    with loop.device(parts(export)[2]) as device:
+        done = fuseimg("umount", export.target, check=False)
+        assert done.returncode == 1 and device in done.stderr, done.stderr
+    export.umount()
