@@ -122,13 +122,13 @@ static int mount_part(const struct mount_words *w, const struct options *o, cons
 {
 	_cleanup_free_ char *what = NULL;
 
-	if (asprintf(&what, "%s/%s%s", s->target, o->part ? "part" : "disk", o->part ?: "") < 0)
+	if (asprintf(&what, "%s/%s", s->target, o->part ?: "disk") < 0)
 		return diag_errno(diag, -ENOMEM, "%s", w->spec);
 	if (access(what, F_OK) < 0)
 		return diag_errno(diag, -errno,
 				  "part=%s: there is no such partition on the disk in %s "
 				  "(fuseimg info lists them)",
-				  o->part ?: "", w->spec);
+				  o->config.boot.partition ?: "", w->spec);
 	return mount_inner(w, o, s, what, diag);
 }
 

@@ -8,7 +8,7 @@
 
 #include "base/checked.h"
 #include "base/cleanup.h"
-#include "base/parse.h"
+#include "base/selector.h"
 
 /* Keys of fuseimg.conf(5). "discard" alone is the file system's, as are those that are not here. */
 static const struct {
@@ -24,10 +24,6 @@ static const struct {
 static const char *const options_dropped[] = {
 	"defaults", "auto",    "noauto", "nofail",  "_netdev", "user",	  "nouser",
 	"users",    "nousers", "owner",	 "noowner", "group",   "nogroup", "loop",
-};
-
-enum {
-	OPTIONS_PART_MAX = 128,
 };
 
 struct options_parser {
@@ -89,14 +85,26 @@ static int options_set_string(char **field, const char *name, const char *value,
 	return *field ? 0 : diag_errno(diag, -ENOMEM, "%s", name);
 }
 
-static int options_set_part(struct options *o, const char *value, struct diag *diag)
+/* A number is a file of the export; anything else is for the export to find, which then has a link
+ * to it. */
+static int options_set_part(struct options_parser *p, const char *value, struct diag *diag)
 {
-	uint64_t number;
+	struct selector selector;
+	char name[32];
+	int r;
 
-	if (!value || parse_u64(value, OPTIONS_PART_MAX, &number) < 0 || number == 0)
-		return diag_set(diag, -EINVAL, "part=%s: must be the number of a partition, 1..%d",
-				value ?: "", OPTIONS_PART_MAX);
-	return options_set_string(&o->part, "part", value, diag);
+	if (!value || selector_parse(value, &selector) < 0)
+		return diag_set(diag, -EINVAL, "part=%s: must be " SELECTOR_VALUES, value ?: "");
+	r = config_set(&p->o.config, "partition", value, diag);
+	if (r < 0)
+		return r;
+	if (selector.kind == SELECTOR_NUMBER) {
+		snprintf(name, sizeof(name), "part%u", selector.number);
+		return options_set_string(&p->o.part, "part", name, diag);
+	}
+	options_put_setting(p->settings, "partition", value);
+	options_put_word(p->words, "partition", value);
+	return options_set_string(&p->o.part, "part", "partition", diag);
 }
 
 static int options_add(struct options_parser *p, const char *name, const char *value,
@@ -105,7 +113,7 @@ static int options_add(struct options_parser *p, const char *name, const char *v
 	int r;
 
 	if (strcmp(name, "part") == 0 || strcmp(name, "partition") == 0)
-		return options_set_part(&p->o, value, diag);
+		return options_set_part(p, value, diag);
 	if (strcmp(name, "fstype") == 0)
 		return options_set_string(&p->o.fstype, name, value, diag);
 	if (!value && (strcmp(name, "ro") == 0 || strcmp(name, "rw") == 0)) {

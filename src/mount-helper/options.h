@@ -19,7 +19,7 @@ struct options {
 	char *words;	/* the same for fuseimg mount -o; begins with "ro" or "rw" */
 	char *inner;	/* for mount -o; begins with "ro" or "rw" */
 	char *fstype;	/* "auto" */
-	char *part;	/* number of the partition; NULL: the whole disk */
+	char *part;	/* name of the partition in the export; NULL: the whole disk */
 	bool remount;
 };
 

@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """mount.fuseimg and umount.fuseimg as mount(8) and umount(8) call them, on a machine without systemd (with it: tests/system)."""
 
+import json
 import os
 from pathlib import Path
 
 import pytest
 
 from conftest import why_no_mounts
-from support import export, images, loop, mounts, proc
+from support import export, images, loop, mounts, proc, tables
 from support.content import MiB
 
 HELPER = export.BUILD / "src/mount-helper/mount.fuseimg"
@@ -150,6 +151,7 @@ def test_a_mount_that_fails_leaves_nothing(helper, work, place):
     empty, where = work / "empty.qcow2", place("mnt")
     images.create(empty, 16 * MiB)
     assert "part=3" in helper.mount(empty, where, "-o", "part=3", status=FAILED)
+    assert "part=LABEL=none" in helper.mount(empty, where, "-o", "part=LABEL=none", status=FAILED)
     helper.wait_no_export()
     helper.mount(empty, where, status=FAILED)       # no file system
     helper.wait_no_export()
@@ -187,3 +189,26 @@ def test_what_is_not_ours(helper, mount, image, place):
     with loop.mounted(exported.path, where, "-o", "loop"):
         helper.umount(where)
     assert mounts.at(exported.target)
+
+
+def test_partitions(helper, work, place):
+    """By number several of one image at a time; by what it is, one."""
+    image = tables.make(work / "disk.img", "gpt")
+    table = {p["number"]: p for p in json.loads(export.fuseimg("info", "--json", image).stdout)["partition-table"]["partitions"]}
+    for number in (2, 3):
+        with loop.device(image, "--offset", table[number]["start"], "--sizelimit", table[number]["size"]) as device:
+            proc.run("mkfs.ext4", "-q", "-F", "-b", "1024", "-L", f"number{number}", device)
+    first, second = place("first"), place("second")
+    for part in ("LABEL=number3", "PARTLABEL=root", "3", "part3"):
+        helper.mount(image, first, "-o", f"format=raw,part={part}")
+        assert proc.run("findmnt", "-no", "LABEL", first).stdout.strip() == "number3"
+        other = helper.mount(image, second, "-o", "format=raw,part=LABEL=number2", status=FAILED)
+        assert "there is no such partition" not in other
+        helper.umount(first)
+        helper.wait_no_export()
+    helper.mount(image, first, "-o", "format=raw,part=2")
+    helper.mount(image, second, "-o", "format=raw,part=3")
+    assert len(helper.exports()) == 1
+    helper.umount(first)
+    helper.umount(second)
+    helper.wait_no_export()
