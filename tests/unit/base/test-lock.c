@@ -202,6 +202,31 @@ static void test_names_the_one_with_the_lock(void **state)
 	close(from[1]);
 }
 
+/* From one open file description to another, with others outside all the time. */
+static void test_moves(void **state)
+{
+	int from = open(path, O_RDONLY), to = open(path, O_RDWR), other = open(path, O_RDWR);
+
+	assert_int_equal(lock_image(from, path, false, &diag), 0);
+	assert_int_equal(lock_move(from, false, to, path, &diag), 0);
+	close(from);
+	assert_int_equal(lock_image(other, path, false, &diag), -EBUSY);
+	from = open(path, O_RDONLY);
+	assert_int_equal(lock_move(to, true, from, path, &diag), 0);
+	close(to);
+	/* For reading only now: another reader is welcome, and keeps us from writing again */
+	assert_int_equal(lock_image(other, path, false, &diag), 0);
+	to = open(path, O_RDWR);
+	assert_int_equal(lock_move(from, false, to, path, &diag), -EBUSY);
+	close(to);
+	to = open(path, O_RDWR);
+	close(other);
+	assert_int_equal(lock_image(to, path, true, &diag), -EBUSY); /* by what `from` still has */
+	close(from);
+	assert_int_equal(lock_image(to, path, true, &diag), 0);
+	close(to);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -209,6 +234,7 @@ int main(void)
 		cmocka_unit_test(test_refused_leaves_nothing),
 		cmocka_unit_test(test_outlives_process),
 		cmocka_unit_test(test_bytes),
+		cmocka_unit_test(test_moves),
 		cmocka_unit_test(test_waits),
 		cmocka_unit_test(test_wait_ends),
 		cmocka_unit_test(test_names_the_one_with_the_lock),

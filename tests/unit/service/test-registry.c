@@ -107,6 +107,33 @@ static void test_entry_is_listed_until_removed(void **state)
 	free(list);
 }
 
+/* The descriptor goes to another supervisor: so do the lock and the entry. */
+static void test_entry_is_handed_over(void **state)
+{
+	struct registry_entry e = entry_of("/mnt/b"), *list = NULL;
+	struct registry_own *own = NULL, *heir = NULL;
+	size_t n = 0;
+
+	assert_int_equal(registry_fd(NULL), -1);
+	assert_null(registry_path(NULL));
+	registry_refresh(NULL, &e);
+	assert_int_equal(registry_add(&e, &own, NULL), 0);
+	assert_int_equal(registry_adopt(dup(registry_fd(own)), registry_path(own), &heir), 0);
+	e.pid = 1;
+	e.size = 1;
+	e.read_only = false;
+	registry_refresh(heir, &e);
+	assert_int_equal(registry_list(&list, &n, NULL), 0);
+	assert_int_equal(n, 1);
+	assert_int_equal(list[0].pid, 1);
+	assert_true(list[0].size == 1 && !list[0].read_only);
+	assert_string_equal(list[0].target, "/mnt/b");
+	list_free(list, n);
+	registry_remove(heir, NULL);
+	assert_int_equal(files(), 0);
+	registry_remove(own, NULL);
+}
+
 static void test_list_is_sorted_by_target(void **state)
 {
 	static const char *const targets[] = {"/mnt/c", "/mnt/a", "/mnt/b"};
@@ -327,6 +354,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		TEST(test_list_is_empty_without_directory),
 		TEST(test_entry_is_listed_until_removed),
+		TEST(test_entry_is_handed_over),
 		TEST(test_list_is_sorted_by_target),
 		TEST(test_a_target_is_claimed_once),
 		TEST(test_wait_sees_an_orderly_end),

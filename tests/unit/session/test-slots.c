@@ -119,6 +119,52 @@ static void test_sum(void **state)
 	slots_unmap(&s);
 }
 
+/* Requests in hand, counters and attributes go over to the larger memory. */
+static void test_more_slots(void **state)
+{
+	_cleanup_close_ int fd = slots_create(2), more = -1;
+	struct fuse_in_header *in;
+	struct slots s, grown;
+
+	assert_int_equal(slots_map(fd, &s, NULL), 0);
+	s.head->attr[1].mode = 0640;
+	slots_at(&s, 0)->counters.reads = 3;
+	slots_at(&s, 1)->state = SLOT_DONE;
+	in = slots_request(&s, 1);
+	memset(in, 'x', SLOT_REQUEST_MAX);
+	in->unique = 77;
+	assert_int_equal(slots_create_from(fd, 1), -EINVAL);
+	more = slots_create_from(fd, 5);
+	assert_true(more >= 0);
+	slots_unmap(&s);
+
+	assert_int_equal(slots_map(more, &grown, NULL), 0);
+	assert_int_equal(grown.n, 5);
+	assert_int_equal(grown.head->attr[1].mode, 0640);
+	assert_int_equal(slots_at(&grown, 0)->counters.reads, 3);
+	assert_int_equal(slots_at(&grown, 1)->state, SLOT_DONE);
+	in = slots_request(&grown, 1);
+	assert_int_equal(in->unique, 77);
+	assert_int_equal(((uint8_t *)in)[SLOT_REQUEST_MAX - 1], 'x');
+	for (unsigned i = 2; i < 5; i++)
+		assert_int_equal(slots_unique(&grown, i), 0);
+	slots_unmap(&grown);
+}
+
+static void test_attributes_are_forgotten(void **state)
+{
+	_cleanup_close_ int fd = slots_create(1);
+	struct slots s;
+
+	assert_int_equal(slots_map(fd, &s, NULL), 0);
+	s.head->attr[2].set = FATTR_MODE | FATTR_UID | FATTR_GID | FATTR_MTIME;
+	slots_reset_attr(&s, false, false, false);
+	assert_int_equal(s.head->attr[2].set, FATTR_MODE | FATTR_UID | FATTR_GID | FATTR_MTIME);
+	slots_reset_attr(&s, true, false, true);
+	assert_int_equal(s.head->attr[2].set, FATTR_UID | FATTR_MTIME);
+	slots_unmap(&s);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -128,6 +174,8 @@ int main(void)
 		cmocka_unit_test(test_two_mappings_are_one_memory),
 		cmocka_unit_test(test_foreign_memory_is_refused),
 		cmocka_unit_test(test_sum),
+		cmocka_unit_test(test_more_slots),
+		cmocka_unit_test(test_attributes_are_forgotten),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
