@@ -14,6 +14,11 @@ static void list_text(const struct registry_entry *e)
 	output_name(e->target);
 	fputs("  ", stdout);
 	output_name(e->image);
+	if (e->snapshot) {
+		fputs(" (snapshot ", stdout);
+		output_name(e->snapshot);
+		putchar(')');
+	}
 	putchar('\n');
 }
 
@@ -24,6 +29,8 @@ static struct json_object *list_json(const struct registry_entry *e)
 	output_json_add(o, "target", output_json_string(e->target));
 	output_json_add(o, "image", output_json_string(e->image));
 	output_json_add(o, "format", output_json_string(e->format));
+	output_json_add(o, "snapshot", output_json_string(e->snapshot));
+	output_json_add(o, "service", output_json_string(e->name));
 	output_json_add(o, "virtual-size", json_object_new_uint64(e->size));
 	output_json_add(o, "read-only", json_object_new_boolean(e->read_only));
 	output_json_add(o, "pid", json_object_new_int(e->pid));

@@ -56,6 +56,11 @@ size_t status_text(struct share *share, char *buf, size_t size)
 	len += status_line(buf + len, size - len, "image", name);
 	len += status_line(buf + len, size - len, "format", share->image->format->name);
 	len += status_line(buf + len, size - len, "read_only", share->read_only ? "yes" : "no");
+	if (*share->config.snapshot) {
+		diag_quote(name, sizeof(name), share->config.snapshot,
+			   strlen(share->config.snapshot));
+		len += status_line(buf + len, size - len, "snapshot", name);
+	}
 	for (size_t i = 0; i < ARRAY_SIZE(numbers); i++)
 		len += status_number(buf + len, size - len, numbers[i].key, numbers[i].value);
 	return len;

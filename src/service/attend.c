@@ -98,6 +98,8 @@ static int attend_claim(struct supervisor *s, struct diag *diag)
 		.target = s->target.path,
 		.format = s->opened.format,
 		.size = s->opened.size,
+		.snapshot = s->config->snapshot,
+		.name = (char *)(uintptr_t)s->options->name,
 		.read_only = s->config->read_only,
 	};
 	int r = registry_add(&entry, &s->own, diag);

@@ -68,6 +68,8 @@ void registry_entry_done(struct registry_entry *e)
 	free(e->image);
 	free(e->target);
 	free(e->format);
+	free(e->snapshot);
+	free(e->name);
 	*e = (struct registry_entry){};
 }
 
@@ -86,10 +88,9 @@ static int registry_parse_pair(struct registry_record *r, const char *key, const
 		const char *key;
 		char **text;
 	} texts[] = {
-		{"image", &r->entry.image},
-		{"target", &r->entry.target},
-		{"format", &r->entry.format},
-		{"message", &r->message},
+		{"image", &r->entry.image},   {"target", &r->entry.target},
+		{"format", &r->entry.format}, {"snapshot", &r->entry.snapshot},
+		{"name", &r->entry.name},     {"message", &r->message},
 	};
 	uint64_t v;
 
@@ -161,6 +162,10 @@ static int registry_record_write(int fd, const struct registry_entry *e)
 		return r;
 	n = dprintf(fd, "image=%s%ctarget=%s%cformat=%s%c", e->image, 0, e->target, 0, e->format,
 		    0);
+	if (n >= 0 && e->snapshot)
+		n = dprintf(fd, "snapshot=%s%c", e->snapshot, 0);
+	if (n >= 0 && e->name)
+		n = dprintf(fd, "name=%s%c", e->name, 0);
 	return n < 0 ? -errno : 0;
 }
 

@@ -22,6 +22,8 @@ struct registry_entry {
 	char *image;  /* real path */
 	char *target; /* real path of the mount point */
 	char *format;
+	char *snapshot; /* the internal snapshot that is shown, or NULL */
+	char *name;	/* of the service, or NULL */
 	uint64_t size;
 	bool read_only;
 };

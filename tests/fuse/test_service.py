@@ -32,6 +32,7 @@ def test_serve(name, image, manager):
     assert mounts.at(service.target)
     assert service.path.stat().st_size == 8 * MiB
     assert "format: qcow2" in (service.target / "status").read_text()
+    assert [entry["service"] for entry in json.loads(manager.fuseimg("list", "--json").stdout)] == [name]
     service.path.write_bytes(b"x" * 4096)
     service.stop()
     assert not service.target.exists()

@@ -207,3 +207,18 @@ def test_map_of_a_snapshot(work):
     with open(image, "rb") as f:
         f.seek(extents[1]["offset"])
         assert f.read(65536) == b"\1" * 65536
+
+
+def test_which_one_is_told(work, mount):
+    """In the list of exports and in the status file."""
+    image, target = images.create(work / "disk.qcow2", MiB), work / "directory"
+    snapshot(image, "two words")
+    target.mkdir()
+    export = mount(image, target=target, read_only=True, snapshot="two words")
+    other = mount(image, read_only=True)
+    told = {entry["target"]: entry["snapshot"] for entry in exports.listed()}
+    assert told[str(target)] == "two words" and told[str(other.target)] is None
+    assert f"{image} (snapshot two words)" in fuseimg("list").stdout
+    assert "\nsnapshot: two words\n" in (target / "status").read_text()
+    export.umount()
+    other.umount()

@@ -43,6 +43,7 @@ static struct registry_entry entry_of(const char *target)
 				       .image = (char *)"/srv/a disk\nof = two lines.qcow2",
 				       .target = (char *)target,
 				       .format = (char *)"qcow2",
+				       .snapshot = (char *)"two words",
 				       .size = UINT64_C(5) << 40,
 				       .read_only = true};
 }
@@ -96,6 +97,8 @@ static void test_entry_is_listed_until_removed(void **state)
 	assert_string_equal(list[0].image, e.image);
 	assert_string_equal(list[0].target, "/mnt/b");
 	assert_string_equal(list[0].format, "qcow2");
+	assert_string_equal(list[0].snapshot, "two words");
+	assert_null(list[0].name);
 	assert_true(list[0].size == e.size);
 	assert_true(list[0].read_only);
 	list_free(list, n);
