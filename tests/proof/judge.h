@@ -51,8 +51,8 @@ void trial_judge_random(struct trial *t, size_t n, uint64_t *seed);
 /* Its disks as they are, the image closed: no corruption, the disk is right, and work goes on. */
 void trial_judge_now(struct trial *t);
 
-/* The seeds [*from, *to) of a test: `quick` of them, `thorough` with FUSEIMG_LONG in the
- * environment; FUSEIMG_PROOF_SEEDS=A-B says exactly which. */
+/* The seeds [*from, *to) of a test: `quick` of them (under sanitizers one), `thorough` with
+ * FUSEIMG_LONG in the environment; FUSEIMG_PROOF_SEEDS=A-B says exactly which. */
 void trial_seeds(unsigned quick, unsigned thorough, uint64_t *from, uint64_t *to);
 /* Is it this kind's turn? FUSEIMG_PROOF_KIND=NAME asks for one alone. */
 bool trial_wants(const struct kind *kind);

@@ -224,7 +224,7 @@ static void test_failures(void **state)
 
 	if (!harness_have_qemu())
 		skip();
-	trial_seeds(1, 5, &from, &to);
+	trial_seeds(1, 3, &from, &to);
 	for (size_t i = 0; i < n_kinds; i++)
 		if (trial_wants(&kinds[i]))
 			prove(&kinds[i], from, to);

@@ -74,8 +74,8 @@ static void test_outcomes(void **state)
 
 	if (!harness_have_qemu())
 		skip();
-	trial_seeds(4, 60, &from, &to);
-	most = to - from > 20 ? 1024 : 128;
+	trial_seeds(4, 10, &from, &to);
+	most = to - from >= 10 ? 1024 : 128;
 	for (size_t i = 0; i < n_kinds; i++)
 		if (trial_wants(&kinds[i]))
 			prove(&kinds[i], from, to);
