@@ -18,6 +18,9 @@ enum {
 	JUDGE_DEEPEST = 2,
 };
 
+/* Of a driver's reservation, at most, and some more. */
+#define JUDGE_RESERVED MIB(288)
+
 struct tally tally;
 
 void tally_print(const char *what)
@@ -105,7 +108,7 @@ static void judge_tables(struct trial *t, struct stack *after, struct check *ret
 {
 	/* Per life what is reserved, 256 MiB at most after requests as quick as ours, and what was
 	 * replaced */
-	uint64_t most = (t->work.kills + t->depth + 1) * MIB(288);
+	uint64_t most = (t->work.kills + t->depth + 1) * JUDGE_RESERVED;
 
 	stack_check(after, CHECK_ONLY, ret);
 	if (ret->corruptions > 0 && !ret->marked_dirty)
@@ -188,7 +191,7 @@ static uint64_t judge_all_leaks(struct stack *after)
 	if (disk->fixed)
 		return UINT64_MAX;
 	assert_int_equal(store_size(disk, &size), 0);
-	assert_int_equal(store_resize(disk, size + MIB(32)), 0);
+	assert_int_equal(store_resize(disk, size + JUDGE_RESERVED), 0);
 	stack_check(after, CHECK_ONLY, &check);
 	assert_int_equal(store_resize(disk, size), 0);
 	return check.marked_dirty ? UINT64_MAX : check.leaks;

@@ -31,8 +31,8 @@ struct failing {
 	struct trial trial;
 	const struct failure *failure;
 	uint64_t calls[SCENE_DISKS][9]; /* by kind */
-	size_t end; /* records before it was closed after a failed flush; what comes then builds on
-		       what the host has forgotten to write */
+	size_t end; /* records before it was closed, or not opened, after a failed flush; what comes
+		       then builds on what the host has forgotten to write */
 	unsigned failed;
 };
 
@@ -76,6 +76,8 @@ static void open_image(struct failing *f)
 	if (r == 0)
 		return;
 	expect(f, r, true);
+	if (!f->failure->rule.ops)
+		f->end = min_u64(f->end, journal_length(s->journal));
 	if (!diag.text[0])
 		fail_msg("%s: opening fails without a word", s->where);
 	stack_open(s, false);
