@@ -12,7 +12,7 @@ import time
 import pytest
 
 from conftest import why_no_mounts
-from support import fio, images, mounts, proc
+from support import fio, images, mounts, proc, tables
 from support.content import MiB, random_bytes
 from support.export import fuseimg, listed
 from support.fdstore import StoredService, mount_words
@@ -26,9 +26,11 @@ def service(work):
         pytest.skip(reason)
     made = []
 
-    def make(image, words=None, environment=None, **options):
+    def make(image, words=None, environment=None, directory=False, **options):
         target = work / "export"
-        if not words:
+        if directory:
+            target.mkdir()
+        elif not words:
             target.touch()
         made.append(StoredService(work, target, words or mount_words(image, target, **options), environment))
         if words:
@@ -64,6 +66,26 @@ def test_killed_while_idle(both, service, work):
     os.close(fd)
     export.stop()
     images.check(image, leaks=None)
+
+
+def test_partitions_stay(service, work):
+    """Also where the disk says something else by now: that is for a reload."""
+    image = tables.make(work / "disk.img", "gpt")
+    export = service(image, directory=True, format="raw", partition="PARTLABEL=root")
+    part = export.target / "part2"
+    fd, place = os.open(part, os.O_RDWR), os.stat(part)
+    os.pwrite(fd, b"before", 0)
+    with open(export.target / "disk", "r+b", buffering=0) as disk:
+        disk.write(bytes(32 * 1024))
+    export.kill(export.worker)
+    export.start()
+    assert os.pread(fd, 6, 0) == b"before" and os.pwrite(fd, b"after!", 0) == 6
+    assert (os.stat(part).st_ino, os.stat(part).st_size) == (place.st_ino, place.st_size)
+    assert os.readlink(export.target / "partition") == "part3"
+    os.close(fd)
+    export.stop()
+    with open(image, "rb") as file:
+        assert os.pread(file.fileno(), 6, 4 * MiB) == b"after!"
 
 
 def test_a_client_waits_meanwhile(service, work):
