@@ -194,8 +194,10 @@ def test_cleanup_takes_away_what_is_dead(service, work):
     assert done.returncode == 1 and "is in use" in done.stderr
     export.start()
     export.path.write_bytes(b"goes on")
-    export.kill(export.worker)
+    worker = export.worker
+    export.kill(worker)
     export.drop()
+    proc.wait_until(lambda: not proc.alive(worker), 20, what="the worker's end")
     done = cleanup(export)
     assert done.returncode == 0 and "the dead mount is gone" in done.stdout
     assert not mounts.at(export.target)
