@@ -18,7 +18,7 @@ sys.path += [str(Path(__file__).parent), str(Path(__file__).parents[1] / "fuse")
 # pylint: disable=wrong-import-position
 from box import journal, layers
 from box.export import Export
-from box.machine import Machine
+from box.machine import Machine, live as machine_live
 from box.table import Table
 
 
@@ -116,10 +116,9 @@ def machine(boot):
 
 @pytest.fixture(autouse=True)
 def limit(request):
-    """A machine whose test takes too long is ended, and so is whatever waits for it."""
+    """When a test takes too long all machines are ended, and so is whatever waits for one."""
     marker = request.node.get_closest_marker("limit")
-    wanted = [value for value in request.node.funcargs.values() if isinstance(value, Machine)]
-    timer = threading.Timer(marker.args[0] if marker else 60, lambda: [machine.destroy() for machine in wanted])
+    timer = threading.Timer(marker.args[0] if marker else 60, lambda: [one.destroy() for one in list(machine_live)])
     timer.daemon = True
     timer.start()
     yield
@@ -148,9 +147,9 @@ def pytest_runtest_makereport(item, call):
     outcome = yield
     report = outcome.get_result()
     if report.failed:
-        for value in list(item.funcargs.values()):
-            if isinstance(value, Machine) and value.alive:
-                report.sections.append(("journal", value.journal(f"--since=@{call.start:.0f}", "--lines=80")))
+        for one in machine_live:
+            if one.alive:
+                report.sections.append(("journal", one.journal(f"--since=@{call.start:.0f}", "--lines=80")))
 
 
 @pytest.fixture(scope="session")

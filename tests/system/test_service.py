@@ -103,6 +103,11 @@ def test_a_wrong_configuration_changes_nothing_at_a_reload(machine, export):
     assert done.returncode != 0
     assert "THREADS" in machine.journal("--unit", exported.unit)
     assert exported.active == "active" and exported.processes() == processes
+    # nor to a supervisor that takes over
+    proc.kill(processes["fuseimg"])
+    proc.wait_until(lambda: exported.supervisor not in (None, processes["fuseimg"]), 20, what="a supervisor")
+    machine.wait_state(exported.unit, "active")
+    exported.wait_worker(other_than=processes["fuseimg-worker"])
     assert not client.finish().errors
     # what is put right is taken
     exported.configure(IMAGE="/srv/rewritten.img", FORMAT="qcow2", THREADS=2, MODE="0640")

@@ -18,6 +18,9 @@ LOOP_NODES = 64
 ENVIRONMENT = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8",
                "HOME": "/root", "SYSTEMD_PAGER": "", "SYSTEMD_COLORS": "0"}
 
+# Every machine that may be alive
+live = []
+
 
 class Machine:
     """`srv` is a directory of the host, /srv in the machine; it outlives the machine."""
@@ -35,6 +38,7 @@ class Machine:
                 ["unshare", "--mount", "--propagation=private", LAUNCH, self.group, ":".join(map(str, self.lower)),
                  self.state, f"--bind={self.srv}:/srv", f"--machine={self.group}"],
                 stdin=subprocess.DEVNULL, stdout=console, stderr=subprocess.STDOUT)
+        live.append(self)
         try:
             self.leader = proc.wait_until(self.find_leader, 20, what="a PID 1 in the machine")
             self.make_loop_nodes()
@@ -143,6 +147,8 @@ class Machine:
         if group.exists():
             kill_group(group)
         self.process.wait(20)
+        if self in live:
+            live.remove(self)
         with contextlib.suppress(OSError):      # nspawn leaves it
             Path("/run/systemd/nspawn/propagate", self.group).rmdir()
 
