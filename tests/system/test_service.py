@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """One instance and its configuration: names, mistakes, several at a time, what systemctl shows."""
 
+import json
 import os
 
 import pytest
@@ -8,6 +9,9 @@ import pytest
 from box.export import Client
 from support import images, proc
 from support.content import MiB
+
+# Of fuseimg@.service(8), EVENTS
+WORKER_DIED = "1ca8b3ccced14a05b80dbc792efc401a"
 
 
 def start_fails(exported):
@@ -156,3 +160,17 @@ def test_enabled_at_boot(boot, export):
     assert "ordering cycle" not in machine.journal("--boot")
     assert machine.poweroff() < 20
     exported.check()
+
+
+def test_journal_has_fields(machine, export):
+    """systemd's own journal takes the events as fuseimg@.service(8) describes them, and only once."""
+    exported = export(machine, "logged")
+    exported.start()
+    killed = exported.worker
+    proc.kill(killed)
+    exported.wait_worker(other_than=killed)
+    found = machine.say("journalctl", "--output=json", "--unit", exported.unit, f"MESSAGE_ID={WORKER_DIED}").splitlines()
+    assert len(found) == 1
+    event = json.loads(found[0])
+    assert event["FUSEIMG_INSTANCE"] == "logged" and event["FUSEIMG_IMAGE"] == "/srv/logged.img"
+    assert event["PRIORITY"] == "4" and event["SYSLOG_IDENTIFIER"] == "fuseimg"
