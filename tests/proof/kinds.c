@@ -24,6 +24,17 @@ const struct kind kinds[] = {
 	{"512", NEW("cluster_size=512"), KIND_QUICK},
 	{"512 wide", FULL("cluster_size=512,refcount_bits=64"), KIND_QUICK},
 	{"512 narrow", FULL("cluster_size=512,refcount_bits=1")},
+	/* What is behind the L1 table's end in its cluster is nobody's business but who grows it */
+	{"512 with a rest",
+	 NEW("cluster_size=512") "l1=$(od -An -tu8 --endian=big -j40 -N8 img); "
+				 "yes | head -c 248 | dd of=img bs=1 seek=$((l1 + 264)) "
+				 "conv=notrunc status=none; ",
+	 KIND_QUICK},
+	/* The first refcount block is nearly used up: a batch begins in it and ends in a new one */
+	{"4k block's end",
+	 "qemu-img create -q -f qcow2 -o cluster_size=4k img 11M; "
+	 "qemu-io -c 'write -P 5 2700k 7700k' img >/dev/null; ",
+	 KIND_FIXED_SIZE | KIND_QUICK},
 	{"1k 8 bits", NEW("cluster_size=1k,refcount_bits=8") CHANGE},
 	{"4k", FULL("cluster_size=4k") CHANGE, KIND_QUICK},
 	{"64k", NEW("cluster_size=64k"), KIND_QUICK},
@@ -75,7 +86,7 @@ const struct kind kinds[] = {
 	{"bitmap", FULL("cluster_size=4k") "qemu-img bitmap --add img b; " CHANGE,
 	 KIND_BITMAP | KIND_QUICK},
 	{"device", NEW("cluster_size=4k") CHANGE, KIND_DEVICE | KIND_QUICK},
-	{"device subclusters", NEW("extended_l2=on,cluster_size=16k"), KIND_DEVICE},
+	{"device subclusters", NEW("extended_l2=on,cluster_size=16k"), KIND_DEVICE | KIND_QUICK},
 	{"device snapshot", FULL("cluster_size=64k") SNAPSHOT("one"), KIND_DEVICE},
 };
 
