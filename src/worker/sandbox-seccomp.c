@@ -201,6 +201,10 @@ static int sandbox_build_filter(scmp_filter_ctx ctx)
 {
 	int r = seccomp_attr_set(ctx, SCMP_FLTATR_ACT_BADARCH, SCMP_ACT_KILL_PROCESS);
 
+	/* In udev's service another filter refuses seccomp(2), which libseccomp would ask whether
+	 * the kernel knows this action */
+	if (r == -EINVAL)
+		r = seccomp_attr_set(ctx, SCMP_FLTATR_ACT_BADARCH, SCMP_ACT_KILL_THREAD);
 	for (size_t i = 0; r >= 0 && i < ARRAY_SIZE(sandbox_allowed); i++)
 		r = sandbox_rule(ctx, SCMP_ACT_ALLOW, sandbox_allowed[i]);
 	for (size_t i = 0; r >= 0 && i < ARRAY_SIZE(sandbox_no_access); i++)

@@ -16,9 +16,13 @@ def test_files_are_where_this_release_wants_them(machine, suite):
     wanted = [f"{units}/{unit}" for unit in UNITS]
     wanted += ["/usr/lib/tmpfiles.d/fuseimg.conf", "/usr/lib/sysusers.d/fuseimg.conf", "/etc/fuseimg",
                "/usr/bin/fuseimg", "/usr/libexec/fuseimg/fuseimg-worker",
-               "/usr/share/bash-completion/completions/fuseimg"]
+               "/usr/share/bash-completion/completions/fuseimg", "/usr/sbin/mount.fuseimg", "/usr/sbin/mount.fuse.fuseimg",
+               "/usr/sbin/umount.fuseimg"]
+    wanted += [units.replace("systemd/system", path) for path in
+               ("systemd/system-generators/fuseimg-generator", "udev/fuseimg-udev-probe", "udev/rules.d/61-fuseimg.rules")]
     wanted += [f"/usr/share/man/{page}.gz" for page in
-               ("man1/fuseimg.1", "man5/fuseimg.conf.5", "man8/fuseimg@.service.8")]
+               ("man1/fuseimg.1", "man5/fuseimg.conf.5", "man8/fuseimg@.service.8", "man8/fuseimg-generator.8",
+                "man8/mount.fuseimg.8")]
     assert not set(wanted) - set(listed)
 
 

@@ -4,7 +4,7 @@
 BAD = ["Failed unmounting", "Mount disappeared", "timed out", "Timed out", "left-over process", "Job type",
        "Found left-over", "deleted to break"]
 # Of other mounts of the machine it may say so
-OURS = ["fuseimg", "inside"]
+OURS = ["fuseimg", "inside", "mnt-"]
 
 
 def complaints(text, forgiven=()):

@@ -15,6 +15,7 @@ MASKED = ["systemd-modules-load.service", "console-getty.service"]
 
 # Packages that ours depends on are kept for the next time
 INSTALL = """lower=$1 layer=$2 archives=$3 package=$4
+shift 4
 mkdir -p "$layer"/upper "$layer"/work "$layer"/root "$archives"/partial
 mount -t overlay -o "lowerdir=$lower,upperdir=$layer/upper,workdir=$layer/work" overlay "$layer/root"
 cd "$layer/root"
@@ -23,7 +24,7 @@ mount --rbind /dev dev
 mount --bind "$archives" var/cache/apt/archives
 cp "$package" srv/
 set -- apt-get -qq -y --no-install-recommends -o Dpkg::Use-Pty=0 -o Dpkg::Options::=--force-unsafe-io \\
-    install "/srv/${package##*/}"
+    install "/srv/${package##*/}" "$@"
 export DEBIAN_FRONTEND=noninteractive LC_ALL=C.UTF-8
 chroot . "$@" || { chroot . apt-get -qq update; chroot . "$@"; }
 """
@@ -36,10 +37,10 @@ def build_package(suite):
     return next(Path(line) for line in made.splitlines() if "/fuseimg_" in line)
 
 
-def make(suite, layer, package):
-    """The directories, uppermost first."""
+def make(suite, layer, package, *more):
+    """The directories, uppermost first. `more`: Debian's packages to install as well."""
     base = roots.root("system", suite, PACKAGES)
-    roots.run_apart(INSTALL, base, layer, f"{roots.CACHE}/archives-{suite}", package)
+    roots.run_apart(INSTALL, base, layer, f"{roots.CACHE}/archives-{suite}", package, *more)
     upper = Path(layer, "upper")
     for unit in MASKED:
         link = upper / "etc/systemd/system" / unit

@@ -25,10 +25,12 @@ live = []
 class Machine:
     """`srv` is a directory of the host, /srv in the machine; it outlives the machine."""
 
-    def __init__(self, lower, state, srv):
+    def __init__(self, lower, state, srv, udev=False):
         self.lower, self.state, self.srv = lower, Path(state), Path(srv)
         self.group = f"fuseimg-test-{os.getpid()}-{self.state.name}"
         self.forgiven = []      # what its journal may say, although it looks bad (journal.complaints)
+        # udev only runs where /sys can be written
+        self.environment = {**os.environ, **({"SYSTEMD_NSPAWN_API_VFS_WRITABLE": "1"} if udev else {})}
         self.state.mkdir(parents=True)
         self.boot()
 
@@ -37,7 +39,7 @@ class Machine:
             self.process = subprocess.Popen(
                 ["unshare", "--mount", "--propagation=private", LAUNCH, self.group, ":".join(map(str, self.lower)),
                  self.state, f"--bind={self.srv}:/srv", f"--machine={self.group}"],
-                stdin=subprocess.DEVNULL, stdout=console, stderr=subprocess.STDOUT)
+                stdin=subprocess.DEVNULL, stdout=console, stderr=subprocess.STDOUT, env=self.environment)
         live.append(self)
         try:
             self.leader = proc.wait_until(self.find_leader, 20, what="a PID 1 in the machine")
@@ -68,7 +70,7 @@ class Machine:
         return None
 
     def make_loop_nodes(self):
-        """There is no udev in the machine, and the kernel makes nodes for the host alone."""
+        """The kernel makes nodes for the host alone, and udev, where it runs, none at all."""
         for number in range(LOOP_NODES):
             with contextlib.suppress(FileExistsError):
                 os.mknod(self.path(f"/dev/loop{number}"), 0o600 | 0o060000, os.makedev(7, number))
