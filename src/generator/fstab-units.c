@@ -4,7 +4,6 @@
 #include <errno.h>
 #include <string.h>
 
-#include "generator-config.h"
 #include "generator/needs.h"
 #include "service/instance.h"
 
@@ -13,48 +12,26 @@ static bool fstab_units_is_ours(const struct fstab_entry *e)
 	return strcmp(e->type, "fuseimg") == 0 || strcmp(e->type, "fuse.fuseimg") == 0;
 }
 
-/* needs: of the image; NULL: the export has a configuration of its own, and can be required. */
-static int fstab_units_write_mount(const struct unit_dir *dir, const struct fstab_entry *e,
-				   const char *service, const struct needs *needs,
-				   struct diag *diag)
-{
-	char mount[UNIT_NAME_SIZE];
-	FILE *f;
-	int r = needs_unit(fstab_path(), e->dir, ".mount", mount, diag);
-
-	if (r == 0)
-		r = unit_file_begin(dir, mount, "50-fuseimg.conf", fstab_path(), &f, diag);
-	if (r < 0)
-		return r;
-	if (!needs)
-		fprintf(f, FUSEIMG_MOUNT_NEEDS "=%s\n", service);
-	fprintf(f, "After=%s\n", service);
-	if (needs && !needs->device[0])
-		unit_file_put_word(f, "RequiresMountsFor", e->spec);
-	return unit_file_finish(f, mount, diag);
-}
-
 int fstab_units_write(const struct unit_dir *dir, const struct fstab *fstab,
 		      const struct fstab_entry *e, struct diag *diag)
 {
-	char name[INSTANCE_IMAGE_MAX + 1], service[UNIT_NAME_SIZE];
+	char of_image[INSTANCE_IMAGE_MAX + 1], service[UNIT_NAME_SIZE], mount[UNIT_NAME_SIZE];
 	struct needs needs = {.image = e->spec};
 	bool named = e->spec[0] != '/';
-	int r = 0;
+	const char *name = named ? e->spec : instance_of_image(e->spec, of_image);
+	int r;
 
 	if (!fstab_units_is_ours(e))
 		return 0;
-	if (named) {
-		r = instance_check(e->spec, diag);
-		needs_service(e->spec, service);
-	} else {
-		needs.network = fstab_on_network(fstab, e->spec) || fstab_needs_network(e);
-		r = needs_init(&needs, fstab_path(), diag);
-		needs_service(instance_of_image(e->spec, name), service);
-	}
+	needs.network = fstab_on_network(fstab, e->spec) || fstab_needs_network(e);
+	r = named ? instance_check(name, diag) : needs_init(&needs, fstab_path(), diag);
 	if (r == 0 && !named)
-		r = needs_write(&needs, dir, service, fstab_path(), diag);
+		r = needs_write(&needs, dir, needs_service(name, service), fstab_path(), diag);
 	if (r < 0 && r != -EEXIST) /* another line mounts the same image */
 		return r;
-	return fstab_units_write_mount(dir, e, service, named ? NULL : &needs, diag);
+	r = needs_unit(fstab_path(), e->dir, ".mount", mount, diag);
+	if (r < 0)
+		return r;
+	return needs_write_order(named ? NULL : &needs, dir, name, mount, "50-fuseimg.conf",
+				 fstab_path(), diag);
 }

@@ -5,8 +5,7 @@
 /*
  * Lines of /etc/fstab with the type fuseimg. Their mount units are systemd's; the mount helper
  * (mount.fuseimg) starts the export from within the mount. What systemd cannot know is the order at
- * shutdown: a drop-in puts the mount behind the service. It does not require it, since what the
- * service is to show is only written by the helper.
+ * shutdown: a drop-in puts the mount behind the service and what that mounts.
  */
 
 #include "service/fstab.h"

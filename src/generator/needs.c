@@ -92,3 +92,21 @@ int needs_write(const struct needs *n, const struct unit_dir *dir, const char *s
 		      f);
 	return unit_file_finish(f, service, diag);
 }
+
+/* Not After= the unit of the outer mount: naming it before it exists would make systemd load it
+ * without its drop-ins (units/run-fuseimg-.mount.d). RequiresMountsFor= does not. */
+int needs_write_order(const struct needs *n, const struct unit_dir *units, const char *name,
+		      const char *unit, const char *drop_in, const char *source, struct diag *diag)
+{
+	char service[UNIT_NAME_SIZE], target[PATH_MAX];
+	FILE *f;
+	int r = unit_file_begin(units, unit, drop_in, source, &f, diag);
+
+	if (r < 0)
+		return r;
+	fprintf(f, "After=%s\n", needs_service(name, service));
+	unit_file_put_word(f, "RequiresMountsFor", instance_target(name, target));
+	if (n && !n->device[0])
+		unit_file_put_word(f, "RequiresMountsFor", n->image);
+	return unit_file_finish(f, unit, diag);
+}

@@ -23,6 +23,12 @@ int needs_init(struct needs *n, const char *source, struct diag *diag);
 int needs_write(const struct needs *n, const struct unit_dir *dir, const char *service,
 		const char *source, struct diag *diag);
 
+/* A drop-in for the mount unit that stands on the export of that name. Does not require it, since
+ * that may be started from within the mount (mount.fuseimg). n: of the image; NULL: not known here,
+ * and nothing is said of it. */
+int needs_write_order(const struct needs *n, const struct unit_dir *units, const char *name,
+		      const char *unit, const char *drop_in, const char *source, struct diag *diag);
+
 /* The lines that bind a unit to the image's device, if it has one. */
 void needs_put_device(const struct needs *n, FILE *f);
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 
-/* One program by several names: mount.fuseimg, umount.fuseimg, and the same with "fuse." inside. */
+/* One program by several names: mount.fuseimg, mount.fuse.fuseimg, umount.fuseimg. */
 
 #include <stdio.h>
 #include <string.h>

@@ -11,6 +11,7 @@
 
 #include "base/cleanup.h"
 #include "mount-helper/options.h"
+#include "mount-helper/order.h"
 #include "mount-helper/run.h"
 #include "mount-helper/source.h"
 #include "service/fstab.h"
@@ -102,7 +103,7 @@ static int mount_inner(const struct mount_words *w, const struct options *o, con
 	struct run r = {.words = {"mount"}, .n = 1};
 	_cleanup_free_ char *options = NULL;
 
-	if (asprintf(&options, "%s,loop%s", o->inner, s->ours ? ",uhelper=fuseimg" : "") < 0)
+	if (asprintf(&options, "%s,loop%s", o->inner, s->ours ? ",helper=fuseimg" : "") < 0)
 		return diag_errno(diag, -ENOMEM, "options");
 	mount_add_flags(&r, w);
 	if (strcmp(o->fstype, "auto") != 0) {
@@ -139,6 +140,7 @@ static int mount_new(const struct mount_words *w, const struct options *o, struc
 
 	if (r < 0 || w->fake)
 		return r;
+	order_write(&s, w->spec, w->dir);
 	r = source_start(&s, w->spec, o, diag);
 	if (r < 0)
 		return r;

@@ -21,7 +21,7 @@
 enum {
 	SOURCE_FILE_MAX = 64 << 10,
 	SOURCE_WAIT_STEP_MS = 50,
-	SOURCE_WAIT_STEPS = 20,
+	SOURCE_WAIT_STEPS = 100,
 };
 
 static bool source_has_systemd(void)
@@ -270,7 +270,23 @@ static bool source_in_use(const struct source *s)
 	return used;
 }
 
-/* The kernel lets go of a loop device a moment after its file system. */
+/* Is there another mount? */
+static bool source_is_mounted(const struct source *s)
+{
+	_cleanup_(mounts_done) struct mounts m = {0};
+	struct source other;
+
+	if (mounts_read(&m) < 0)
+		return true;
+	for (size_t i = 0; i < m.n; i++)
+		if (m.entries[i].source && source_of_loop(m.entries[i].source, &other) &&
+		    strcmp(other.name, s->name) == 0)
+			return true;
+	return false;
+}
+
+/* The kernel lets go of a loop device a moment after its file system, or when the last program has
+ * closed it that looks at new devices. */
 static bool source_wait_unused(const struct source *s)
 {
 	const struct timespec step = {.tv_nsec = SOURCE_WAIT_STEP_MS * 1000000L};
@@ -288,7 +304,7 @@ void source_release(const struct source *s)
 	struct run stop = {0};
 	char unit[UNIT_NAME_SIZE];
 
-	if (!s->ours || !source_wait_unused(s))
+	if (!s->ours || source_is_mounted(s) || !source_wait_unused(s))
 		return;
 	if (source_has_systemd()) {
 		/* The job may wait for ours: at shutdown the export is stopped behind the mount */
