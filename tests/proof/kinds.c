@@ -33,7 +33,7 @@ const struct kind kinds[] = {
 	/* The first refcount block is nearly used up: a batch begins in it and ends in a new one */
 	{"4k block's end",
 	 "qemu-img create -q -f qcow2 -o cluster_size=4k img 11M; "
-	 "qemu-io -c 'write -P 5 2700k 7700k' img >/dev/null; ",
+	 "qemu-io -c 'write -P 5 2700k 8100k' img >/dev/null; ",
 	 KIND_FIXED_SIZE | KIND_QUICK},
 	{"1k 8 bits", NEW("cluster_size=1k,refcount_bits=8") CHANGE},
 	{"4k", FULL("cluster_size=4k") CHANGE, KIND_QUICK},
