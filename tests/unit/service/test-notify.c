@@ -6,6 +6,7 @@
 #include <cmocka.h>
 
 #include <errno.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -85,31 +86,44 @@ static void test_both_kinds_of_address(void **state)
 	rmdir(dir);
 }
 
-static void test_descriptors(void **state)
+/* Receives a message of this text with n descriptors, and closes these. false: none has come. */
+static bool take_fds(int fd, const char *text, size_t n)
 {
-	char name[64], buf[64], control[256];
+	char buf[64], control[256];
 	struct iovec iov = {.iov_base = buf, .iov_len = sizeof(buf)};
 	struct msghdr hdr = {.msg_iov = &iov,
 			     .msg_iovlen = 1,
 			     .msg_control = control,
 			     .msg_controllen = sizeof(control)};
+	ssize_t len = recvmsg(fd, &hdr, MSG_CMSG_CLOEXEC);
+	struct cmsghdr *c = CMSG_FIRSTHDR(&hdr);
+	int got[2];
+
+	if (len < 0)
+		return false;
+	assert_int_equal(len, strlen(text));
+	assert_memory_equal(buf, text, (size_t)len);
+	assert_non_null(c);
+	assert_int_equal(c->cmsg_type, SCM_RIGHTS);
+	assert_int_equal(c->cmsg_len, CMSG_LEN(n * sizeof(int)));
+	memcpy(got, CMSG_DATA(c), n * sizeof(int));
+	for (size_t i = 0; i < n; i++)
+		close(got[i]);
+	return true;
+}
+
+static void test_descriptors(void **state)
+{
 	_cleanup_(notify_done) struct notify n;
 	_cleanup_close_ int fd = -1;
-	int fds[2] = {0, 2}, got[2];
-	struct cmsghdr *c;
+	int fds[2] = {0, 2};
+	char name[64];
 
 	snprintf(name, sizeof(name), "@fuseimg-test-fds-%d", getpid());
 	fd = manager(name);
 	notify_init(&n);
 	assert_int_equal(notify_send_fds(&n, fds, 2, "FDSTORE=1\nFDNAME=x"), 0);
-	assert_int_equal(recvmsg(fd, &hdr, MSG_CMSG_CLOEXEC), 18);
-	c = CMSG_FIRSTHDR(&hdr);
-	assert_non_null(c);
-	assert_int_equal(c->cmsg_type, SCM_RIGHTS);
-	assert_int_equal(c->cmsg_len, CMSG_LEN(sizeof(got)));
-	memcpy(got, CMSG_DATA(c), sizeof(got));
-	close(got[0]);
-	close(got[1]);
+	assert_true(take_fds(fd, "FDSTORE=1\nFDNAME=x", 2));
 }
 
 /* A manager that does not read holds nobody up. */
@@ -133,15 +147,10 @@ static void test_full_queue(void **state)
 
 static void test_barrier(void **state)
 {
-	char name[64], buf[64], control[256];
-	struct iovec iov = {.iov_base = buf, .iov_len = sizeof(buf)};
-	struct msghdr hdr = {.msg_iov = &iov,
-			     .msg_iovlen = 1,
-			     .msg_control = control,
-			     .msg_controllen = sizeof(control)};
 	_cleanup_(notify_done) struct notify n;
 	_cleanup_close_ int fd = -1;
-	int got, status;
+	char name[64];
+	int status;
 	pid_t pid;
 
 	unsetenv("NOTIFY_SOCKET");
@@ -151,17 +160,12 @@ static void test_barrier(void **state)
 	fd = manager(name);
 	notify_init(&n);
 	assert_int_equal(notify_barrier(&n, 50), -ETIME);
-	assert_int_equal(recvmsg(fd, &hdr, MSG_CMSG_CLOEXEC), 9);
-	memcpy(&got, CMSG_DATA(CMSG_FIRSTHDR(&hdr)), sizeof(got));
-	close(got);
+	assert_true(take_fds(fd, "BARRIER=1", 1));
 	pid = fork();
 	if (pid == 0)
 		_exit(notify_barrier(&n, 10000) != 0);
-	hdr.msg_controllen = sizeof(control);
-	while (recvmsg(fd, &hdr, MSG_CMSG_CLOEXEC) != 9)
+	while (!take_fds(fd, "BARRIER=1", 1))
 		usleep(1000);
-	memcpy(&got, CMSG_DATA(CMSG_FIRSTHDR(&hdr)), sizeof(got));
-	close(got);
 	assert_int_equal(waitpid(pid, &status, 0), pid);
 	assert_int_equal(status, 0);
 }
