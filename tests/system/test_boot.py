@@ -58,10 +58,10 @@ def unit(machine, path):
     return machine.say("systemd-escape", "--path", "--suffix=mount", path)
 
 
-def assert_good_end(machine):
+def assert_good_end(machine, harmless="\0"):
     took = machine.poweroff()
     said = machine.journal_of_the_dead()
-    assert not journal.complaints(said)
+    assert not [line for line in journal.complaints(said) if harmless not in line]
     assert "I/O error" not in said and "Transport endpoint" not in said
     assert took < 15
     return said
@@ -138,7 +138,8 @@ def test_stop_of_each_piece(boot):
         machine.wait_state(service, "inactive")
         machine.wait_state(mount, "inactive")
         assert machine.show(service, "Result") == machine.show(mount, "Result") == "success"
-    assert_good_end(machine)
+    # 257 unmounts the export at the same moment as the service that is stopped: one of the two comes too late
+    assert_good_end(machine, "run-fuseimg-pieces.mount: Mount disappeared")
     assert disk.content("/file") == "written"
 
 
