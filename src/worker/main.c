@@ -25,7 +25,6 @@
 #include "base/rate.h"
 #include "base/selector.h"
 #include "base/thread.h"
-#include "config.h"
 #include "fuse/serve.h"
 #include "image/image.h"
 #include "image/partition-find.h"
@@ -56,15 +55,6 @@ struct worker {
 	struct mutex log_lock;
 	struct rate log_rate GUARDED_BY(log_lock);
 };
-
-#if !FUSEIMG_SECCOMP
-/* The leak checker wants to trace this process and to read /proc: the sandbox allows neither. */
-int __lsan_is_turned_off(void);
-int __lsan_is_turned_off(void)
-{
-	return 1;
-}
-#endif
 
 /* Tells the supervisor why this was all, and passes the exit code through. */
 static enum worker_exit worker_fail(const struct diag *diag, enum worker_exit code)
