@@ -46,16 +46,38 @@ static void daemon_report(void *data, int error, const struct diag *diag)
 	*fd = -1;
 }
 
-static int daemon_leave_terminal(void)
+/*
+ * All that is left of the caller's descriptors is the way to report, which may have been one of the
+ * first three where these were closed. Who waits for the end of a pipe would else wait for the
+ * export's.
+ */
+static int daemon_leave_files(int *report_fd)
 {
-	_cleanup_close_ int null = open("/dev/null", O_RDWR | O_CLOEXEC);
+	int moved = fcntl(*report_fd, F_DUPFD_CLOEXEC, STDERR_FILENO + 1), null;
 
-	if (null < 0 || setsid() < 0 || chdir("/") < 0)
+	if (moved < 0)
 		return -errno;
-	for (int fd = 0; fd <= 2; fd++)
-		if (dup2(null, fd) < 0)
+	close(*report_fd);
+	*report_fd = moved;
+	if (moved > STDERR_FILENO + 1)
+		(void)close_range(STDERR_FILENO + 1, (unsigned)moved - 1, 0); /* Linux 5.9 */
+	(void)close_range((unsigned)moved + 1, ~0U, 0);
+	null = open("/dev/null", O_RDWR); /* stays open in a reload, if it is one of the three */
+	if (null < 0)
+		return -errno;
+	for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++)
+		if (fd != null && dup2(null, fd) < 0)
 			return -errno;
+	if (null > STDERR_FILENO)
+		close(null);
 	return 0;
+}
+
+static int daemon_leave_terminal(int *report_fd)
+{
+	if (setsid() < 0 || chdir("/") < 0)
+		return -errno;
+	return daemon_leave_files(report_fd);
 }
 
 static void __attribute__((noreturn))
@@ -69,7 +91,7 @@ daemon_child(const struct supervisor_options *options, int report_fd)
 	mine.ready = daemon_report;
 	mine.ready_data = &report_fd;
 	mine.syslog = true;
-	r = daemon_leave_terminal();
+	r = daemon_leave_terminal(&report_fd);
 	if (r < 0) {
 		diag_errno(&diag, r, "Cannot become a daemon");
 	} else {

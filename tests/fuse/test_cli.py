@@ -4,6 +4,7 @@
 import json
 import os
 import re
+import select
 import subprocess
 
 import pytest
@@ -247,12 +248,26 @@ def test_daemon_holds_nothing_of_the_caller(work, mount):
                           cwd=work, capture_output=True, check=True)
     assert done.returncode == 0
     os.close(write)
+    assert select.select([read], [], [], 5)[0] and os.read(read, 1) == b"", "who reads from the pipe sees its end"
     entry = next(entry for entry in exports.listed() if entry["target"] == str(target))
     for pid in (entry["pid"], *proc.descendants(entry["pid"])):
         for fd in range(0 if pid == entry["pid"] else 1, 3):    # the worker's 0 shows the supervisor's successor that it lives
             assert os.readlink(f"/proc/{pid}/fd/{fd}") == "/dev/null"
         assert os.readlink(f"/proc/{pid}/cwd") == "/" or pid != entry["pid"]
     os.close(read)
+    fuseimg("umount", target)
+    mount(image, target).umount()
+
+
+@pytest.mark.parametrize("closed", ["0<&-", "1>&-", "2>&-", "0<&- 1>&- 2>&-"])
+def test_caller_without_standard_descriptors(closed, work, mount):
+    """As with a daemon or a boot script that has closed them."""
+    image, target = images.create(work / "disk.img", MiB), work / "target"
+    target.touch()
+    env = {**os.environ, "FUSEIMG_WORKER": str(exports.WORKER)}
+    subprocess.run(["sh", "-c", f'"$0" mount "$1" "$2" {closed}', exports.PROGRAM, image, target], env=env, timeout=20,
+                   check=True)
+    assert target.stat().st_size == MiB
     fuseimg("umount", target)
     mount(image, target).umount()
 

@@ -5,7 +5,9 @@
 #include <stdint.h>
 #include <cmocka.h>
 
+#include <dirent.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -15,11 +17,12 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "base/cleanup.h"
 #include "cli/daemon.h"
 
 /*
  * A supervisor in the place of the real one, which does what the target's name says. What it saw of
- * its process it writes to the pipe fake_out.
+ * its process it writes to the pipe fake_out, which it opens anew: it has inherited nothing.
  */
 struct fake_seen {
 	pid_t pid;
@@ -28,6 +31,7 @@ struct fake_seen {
 	bool no_stdio; /* 0, 1 and 2 are /dev/null */
 	bool blocked;  /* SIGTERM waits until it is asked for */
 	bool told;     /* SIGTERM came */
+	unsigned fds;  /* how many descriptors it has beside these */
 };
 
 static int fake_out[2];
@@ -37,6 +41,27 @@ static bool fake_is_null(int fd)
 	struct stat st, null;
 
 	return fstat(fd, &st) == 0 && stat("/dev/null", &null) == 0 && st.st_rdev == null.st_rdev;
+}
+
+static unsigned fake_count_fds(void)
+{
+	DIR *dir = opendir("/proc/self/fd");
+	struct dirent *e;
+	unsigned n = 0;
+
+	while (dir && (e = readdir(dir)))
+		n += e->d_name[0] != '.' && atoi(e->d_name) > 2 && atoi(e->d_name) != dirfd(dir);
+	if (dir)
+		closedir(dir);
+	return n;
+}
+
+static int fake_open_out(void)
+{
+	char path[64];
+
+	snprintf(path, sizeof(path), "/proc/%d/fd/%d", (int)getppid(), fake_out[1]);
+	return open(path, O_WRONLY | O_CLOEXEC);
 }
 
 static struct fake_seen fake_look(void)
@@ -51,6 +76,7 @@ static struct fake_seen fake_look(void)
 		.at_root = getcwd(cwd, sizeof(cwd)) && strcmp(cwd, "/") == 0,
 		.no_stdio = fake_is_null(0) && fake_is_null(1) && fake_is_null(2),
 		.blocked = sigismember(&set, SIGTERM) == 1,
+		.fds = fake_count_fds(),
 	};
 }
 
@@ -67,6 +93,7 @@ static void fake_await_term(struct fake_seen *seen)
 int supervisor_run(const struct supervisor_options *options, struct diag *diag)
 {
 	struct fake_seen seen = fake_look();
+	_cleanup_close_ int out = fake_open_out();
 	struct diag refused = {};
 
 	if (strcmp(options->target, "/dies") == 0)
@@ -84,7 +111,7 @@ int supervisor_run(const struct supervisor_options *options, struct diag *diag)
 		options->ready(options->ready_data, 0, NULL);
 		options->ready(options->ready_data, 0, NULL); /* once is enough, twice no harm */
 	}
-	return write(fake_out[1], &seen, sizeof(seen)) == sizeof(seen) ? 0 : -EIO;
+	return write(out, &seen, sizeof(seen)) == sizeof(seen) ? 0 : -EIO;
 }
 
 static int start(const char *target, struct diag *diag)
@@ -112,6 +139,38 @@ static void test_success_leaves_a_daemon(void **state)
 	assert_true(seen.at_root);
 	assert_true(seen.no_stdio);
 	assert_true(seen.blocked);
+	assert_int_equal(seen.fds, 1); /* by which it reports */
+	assert_int_equal(waitpid(seen.pid, NULL, 0), seen.pid);
+}
+
+/* Whatever number the descriptor to report by has, it is found and kept. */
+static void test_descriptors_of_the_caller_are_left(void **state)
+{
+	int saved[3], low[2];
+	struct fake_seen seen;
+
+	low[0] = open("/dev/zero", O_RDONLY);
+	low[1] = dup2(low[0], 200);
+	assert_int_equal(start("/fine", NULL), 0);
+	seen = seen_by_child();
+	assert_int_equal(seen.fds, 1);
+	close(low[0]);
+	close(low[1]);
+	assert_int_equal(waitpid(seen.pid, NULL, 0), seen.pid);
+
+	for (int fd = 0; fd < 3; fd++) { /* a caller without any of them */
+		saved[fd] = fcntl(fd, F_DUPFD_CLOEXEC, 3);
+		close(fd);
+	}
+	seen = (struct fake_seen){};
+	if (start("/fine", NULL) == 0)
+		seen = seen_by_child();
+	for (int fd = 0; fd < 3; fd++) {
+		dup2(saved[fd], fd);
+		close(saved[fd]);
+	}
+	assert_true(seen.no_stdio);
+	assert_int_equal(seen.fds, 1);
 	assert_int_equal(waitpid(seen.pid, NULL, 0), seen.pid);
 }
 
@@ -156,6 +215,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_success_leaves_a_daemon),
+		cmocka_unit_test(test_descriptors_of_the_caller_are_left),
 		cmocka_unit_test(test_the_sentence_of_a_failure_comes_back),
 		cmocka_unit_test(test_a_death_is_noticed),
 		cmocka_unit_test(test_an_interrupt_ends_the_child),
