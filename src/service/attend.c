@@ -212,6 +212,8 @@ static int attend_on_serving(struct supervisor *s, const struct channel_msg *msg
 	if (s->resumed)
 		reload_served(s);
 	s->resumed = false;
+	if (s->reload.phase == RELOAD_DRAINING) /* see reload_once_more() */
+		attend_drain(s);
 	reload_pending(s);
 	return 0;
 }

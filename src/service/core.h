@@ -88,7 +88,8 @@ enum reload_phase {
 
 struct reload {
 	enum reload_phase phase;
-	bool again; /* asked for once more meanwhile */
+	bool again;	/* asked for once more meanwhile */
+	unsigned tries; /* workers that were told to end */
 	pid_t child;
 	sd_event_source *child_source, *timer;
 	int said_fd;	      /* memfd: what the child wrote to its standard error */
@@ -168,6 +169,9 @@ int resume_take(struct supervisor *s, struct handover *h, struct diag *diag);
 int resume_start(struct supervisor *s, struct diag *diag);
 /* Writes down what has changed, for a successor. */
 void resume_save(struct supervisor *s);
+/* The same, with what the slots say besides requests: for a program that has another layout of
+ * them. While no request is in hand; whoever starts a worker after all has to save again. */
+void resume_save_carried(struct supervisor *s);
 /* All descriptors that a successor needs; they stay ours. */
 void resume_list(const struct supervisor *s, struct handover *ret);
 /* Nobody is to go on with this session. */
@@ -186,8 +190,8 @@ void fit_mount(struct supervisor *s);
 void reload_request(struct supervisor *s);
 /* The request that had to wait, if there is one. */
 void reload_pending(struct supervisor *s);
-/* The drained worker is gone: executes the new program. Returns when that failed, or when there is
- * nothing to execute: then a worker has to be started. */
+/* The drained worker is gone: executes the new program. Returns when that failed or has to wait, or
+ * when there is nothing to execute: then a worker has to be started. */
 void reload_execute(struct supervisor *s);
 /* A state was offered by the program before us: try its configuration. */
 void reload_try(struct supervisor *s, int offer_fd);

@@ -13,6 +13,7 @@
 #include "service/busy.h"
 #include "service/state.h"
 #include "session/session.h"
+#include "session/slots.h"
 
 /* The image by its name, and as it is open: other names for one file are all right. */
 static int prepare_check_image(const char *wanted, const struct state *state, int image_fd,
@@ -119,10 +120,6 @@ int prepare_run(const struct supervisor_options *options, struct handover *h, st
 	struct config old;
 	int r = state_read(handover_find(h, "state"), &state, diag);
 
-	if (r == 0 && state.slots_version != SLOTS_VERSION)
-		r = diag_set(diag, -EPROTONOSUPPORT,
-			     "the installed fuseimg keeps requests in another way than the one "
-			     "that runs: it takes over with the next start");
 	if (r == 0 && !options->fixed)
 		r = prepare_check(options->config, &state, handover_find(h, "image"), diag);
 	if (r < 0)
@@ -130,6 +127,7 @@ int prepare_run(const struct supervisor_options *options, struct handover *h, st
 	old = state.config;
 	if (!options->fixed)
 		state.config = *options->config;
+	state.slots_version = slots_version; /* whoever executes us has to know */
 	r = state_write(handover_find(h, "offer"), &state);
 	state.config = old;
 	return r < 0 ? diag_errno(diag, r, "the new state") : 0;

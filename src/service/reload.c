@@ -9,7 +9,8 @@
  *   flushing   Another child brings the image to stable storage, so that the worker will have
  *              little to flush when it ends: that is time for which clients wait.
  *   draining   The worker is told to finish what it has in hand and to end. One that takes too long
- *              is killed, and the next one executes again what it left.
+ *              is killed, and the next one executes again what it left. Where the next program lays
+ *              out request memory in another way, that is one more of ours, which is then drained.
  *   execve     Descriptors and state go over (resume.c). The process, its pid, and what systemd
  *              thinks of it stay.
  *   trying     The new supervisor makes files and threads fit (fit.c) and starts a worker. Only
@@ -41,6 +42,7 @@
 enum {
 	RELOAD_PREPARE_US = 30 * 1000 * 1000, /* NSS and network file systems may be slow */
 	RELOAD_FLUSH_US = 60 * 1000 * 1000,
+	RELOAD_DRAINS_MAX = 3, /* workers that do not come to an orderly end */
 	RELOAD_EXIT_EXEC = 127,
 };
 
@@ -126,6 +128,7 @@ static void __attribute__((noreturn)) reload_flush_child(const struct supervisor
 static void reload_drain(struct supervisor *s)
 {
 	s->reload.phase = RELOAD_DRAINING;
+	s->reload.tries = 0;
 	attend_drain(s);
 }
 
@@ -255,8 +258,30 @@ void reload_request(struct supervisor *s)
 
 /* From one program to the next. */
 
+/* Whether the next program can read the slots as they are. What it offered and we cannot read is
+ * surely from another version. */
+static bool reload_same_slots(const struct supervisor *s)
+{
+	_cleanup_(state_done) struct state offer = {};
+
+	return state_read(s->reload.offer_fd, &offer, NULL) == 0 &&
+	       offer.slots_version == slots_version;
+}
+
+/* A worker was killed, or died, with requests in hand that only one of its kind can take up. */
+static void reload_once_more(struct supervisor *s)
+{
+	if (++s->reload.tries < RELOAD_DRAINS_MAX)
+		log_msg(LOG_NOTICE, "%s: another worker finishes what the last one left",
+			s->target.path);
+	else
+		reload_refused(s, "the installed fuseimg keeps requests in another way, and worker "
+				  "after worker dies with some in hand");
+}
+
 void reload_execute(struct supervisor *s)
 {
+	bool idle = slots_idle(&s->slots);
 	struct handover list;
 	int r;
 
@@ -264,12 +289,20 @@ void reload_execute(struct supervisor *s)
 		reload_refused(s, "it is being stopped");
 		return;
 	}
-	resume_save(s);
+	if (!idle && !reload_same_slots(s)) {
+		reload_once_more(s);
+		return;
+	}
+	if (idle)
+		resume_save_carried(s);
+	else
+		resume_save(s);
 	resume_list(s, &list);
 	handover_add(&list, s->reload.offer_fd, "offer");
 	r = handover_exec(&list, s->program, s->options->argv);
 	if (r == -ENOENT || r == -EACCES) /* it was there a moment ago */
 		r = handover_exec(&list, "/proc/self/exe", s->options->argv);
+	resume_save(s);
 	reload_refused(s, strerrordesc_np(-r) ?: "execve");
 }
 

@@ -5,7 +5,8 @@
  *
  *   state    the memfd of state.h             fuse     the connection
  *   life     read end of the pipe of core.h   clone-N  its clones
- *   slots-N  request memory for N threads     entry    our line in the list of exports
+ *   slots-V-N  request memory for N threads, laid out as version V has it
+ *   entry    our line in the list of exports
  *   image-r  image-w    the image, as it is open; only one of them, but for a moment of a reload
  *   file-N-r file-N-w   the other files, in the order of the state
  *
@@ -44,7 +45,7 @@ void resume_list(const struct supervisor *s, struct handover *ret)
 	handover_add(ret, s->session.fd, "fuse");
 	for (unsigned i = 0; i < s->session.n; i++)
 		handover_add(ret, s->session.thread_fds[i], "clone-%u", i);
-	handover_add(ret, s->session.slots_fd, "slots-%u", s->session.n);
+	handover_add(ret, s->session.slots_fd, "slots-%u-%u", slots_version, s->session.n);
 	handover_add(ret, registry_fd(s->own), "entry");
 	handover_add(ret, s->image_fd, "image-%s", resume_mode(s->image_fd));
 	for (unsigned i = 0; i < s->files.n; i++)
@@ -52,22 +53,31 @@ void resume_list(const struct supervisor *s, struct handover *ret)
 			     resume_mode(s->files.entries[i].fd));
 }
 
-/* Brings systemd's fd store to what the list says. */
+/* Brings what is new into systemd's fd store. */
 static void resume_store(struct supervisor *s, const struct handover *list)
 {
-	for (unsigned i = 0; i < list->n; i++)
-		if (handover_find(&s->kept, list->fds[i].name) < 0)
-			handover_store(&s->report.notify, list->fds[i].name, list->fds[i].fd);
+	for (unsigned i = 0; i < list->n; i++) {
+		if (handover_find(&s->kept, list->fds[i].name) >= 0)
+			continue;
+		handover_store(&s->report.notify, list->fds[i].name, list->fds[i].fd);
+		if (s->kept.n < HANDOVER_MAX)
+			s->kept.fds[s->kept.n++] = list->fds[i];
+	}
+}
+
+/* Takes out what the list does not name. */
+static void resume_unstore(struct supervisor *s, const struct handover *list)
+{
 	for (unsigned i = 0; i < s->kept.n; i++)
 		if (s->kept.fds[i].name[0] && handover_find(list, s->kept.fds[i].name) < 0)
 			handover_unstore(&s->report.notify, s->kept.fds[i].name);
 	s->kept = *list;
 }
 
-void resume_save(struct supervisor *s)
+static void resume_write(struct supervisor *s, struct slots_carried *carried)
 {
 	const struct state state = {
-		.slots_version = SLOTS_VERSION,
+		.slots_version = slots_version,
 		.program = s->program,
 		.syslog = s->options->syslog,
 		.image = s->image,
@@ -84,6 +94,7 @@ void resume_save(struct supervisor *s)
 		.crashes = s->crashes,
 		.files = s->files.entries,
 		.n_files = s->files.n,
+		.carried = carried,
 	};
 	struct handover list;
 	int r = 0;
@@ -92,15 +103,31 @@ void resume_save(struct supervisor *s)
 		return;
 	if (s->state_fd < 0)
 		r = s->state_fd = state_create();
-	if (r >= 0)
+	if (r >= 0) {
+		resume_list(s, &list);
+		resume_store(s, &list); /* before the state speaks of it */
 		r = state_write(s->state_fd, &state);
+	}
 	if (r < 0) {
 		log_msg(LOG_ERR, "%s: a successor could not go on from here: %s", s->image,
 			strerrordesc_np(-r) ?: "?");
 		return;
 	}
-	resume_list(s, &list);
-	resume_store(s, &list);
+	resume_unstore(s, &list);
+}
+
+void resume_save(struct supervisor *s)
+{
+	resume_write(s, NULL);
+}
+
+void resume_save_carried(struct supervisor *s)
+{
+	_cleanup_free_ struct slots_carried *carried = malloc(sizeof(*carried));
+
+	if (carried)
+		slots_carry(&s->slots, carried);
+	resume_write(s, carried);
 }
 
 void resume_forget(struct supervisor *s)
@@ -142,10 +169,11 @@ static int resume_take_file(struct handover *h, const char *name, bool writable)
 /* The largest request memory: that was made last. */
 static int resume_take_slots(struct handover *h)
 {
-	char rest[HANDOVER_NAME_MAX];
+	char prefix[HANDOVER_NAME_MAX], rest[HANDOVER_NAME_MAX];
 	int best = -1, best_n = 0, fd;
 
-	while ((fd = handover_take_prefix(h, "slots-", rest)) >= 0) {
+	snprintf(prefix, sizeof(prefix), "slots-%u-", slots_version);
+	while ((fd = handover_take_prefix(h, prefix, rest)) >= 0) {
 		if (atoi(rest) > best_n) {
 			closep(&best);
 			best = fd;
@@ -183,7 +211,10 @@ static int resume_take_session(struct supervisor *s, const struct state *state, 
 	session->granted = state->granted;
 	for (unsigned i = 0; i < SLOTS_MAX; i++)
 		session->thread_fds[i] = -1;
-	session->slots_fd = resume_take_slots(h);
+	/* What has another layout stays where it is until there is a state that does without */
+	session->slots_fd = state->slots_version == slots_version
+				    ? resume_take_slots(h)
+				    : slots_create_carried(state->carried, state->threads);
 	if (session->fd < 0 || session->slots_fd < 0)
 		return diag_set(diag, -ENODATA, "the connection was not kept");
 	r = slots_map(session->slots_fd, &s->slots, diag);
@@ -297,11 +328,11 @@ int resume_take(struct supervisor *s, struct handover *h, struct diag *diag)
 	s->state_fd = handover_take(h, "state");
 	r = s->state_fd < 0 ? diag_set(&why, -ENODATA, "its state was not kept")
 			    : state_read(s->state_fd, &state, &why);
-	if (r == 0 && state.slots_version != SLOTS_VERSION)
+	if (r == 0 && state.slots_version != slots_version && !state.carried)
 		r = diag_set(&why, -EPROTONOSUPPORT,
-			     "its request memory has version %u, this fuseimg knows %d: go on with "
+			     "its request memory has version %u, this fuseimg knows %u: go on with "
 			     "the version of fuseimg that made it",
-			     state.slots_version, SLOTS_VERSION);
+			     state.slots_version, slots_version);
 	if (r == -EPROTONOSUPPORT || r == -ENOMEM)
 		return diag_set(diag, r, "%s", why.text);
 	if (r == 0)

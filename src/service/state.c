@@ -14,10 +14,11 @@
 #include "base/io.h"
 #include "base/parse.h"
 #include "service/state-config.h"
+#include "service/state-slots.h"
 
 enum {
 	STATE_MAGIC = 0x46535441, /* "FSTA" */
-	STATE_VERSION = 1,
+	STATE_VERSION = 2,
 	STATE_HALF = 2 << 20, /* 64 files with three paths each, and room */
 };
 
@@ -165,6 +166,8 @@ static void state_put_all(struct state_text *t, const struct state *s)
 		state_put(t, "file.path", "%s", e->path);
 	}
 	state_put_crashes(t, &s->crashes);
+	if (s->carried)
+		state_slots_write(s->carried, state_put, t);
 }
 
 /* The head of a half whose text is whole; text (STATE_TEXT_MAX bytes and a NUL) is filled. */
@@ -299,6 +302,13 @@ static bool state_has_prefix(const char *key, const char *prefix)
 	return strncmp(key, prefix, strlen(prefix)) == 0;
 }
 
+static int state_take_slots(struct state *s, const char *key, const char *value)
+{
+	if (!s->carried)
+		s->carried = calloc(1, sizeof(*s->carried));
+	return s->carried ? state_slots_take(s->carried, key, value) : -ENOMEM;
+}
+
 static int state_take(struct state *s, const char *key, const char *value, struct diag *diag)
 {
 	for (size_t i = 0; i < ARRAY_SIZE(state_keys); i++)
@@ -312,6 +322,8 @@ static int state_take(struct state *s, const char *key, const char *value, struc
 		return state_take_file_text(s, key, value);
 	if (state_has_prefix(key, "crash."))
 		return state_take_crash(&s->crashes, key, value);
+	if (state_has_prefix(key, STATE_SLOTS_PREFIX))
+		return state_take_slots(s, key, value);
 	if (strcmp(key, "opened.format") == 0)
 		snprintf(s->opened.format, sizeof(s->opened.format), "%s", value);
 	return 0;
@@ -416,6 +428,7 @@ void state_done(struct state *s)
 	free(s->target);
 	free(s->source);
 	free(s->entry);
+	free(s->carried);
 	config_done(&s->config);
 	*s = (struct state){};
 }

@@ -23,6 +23,7 @@
 #include "service/files.h"
 #include "session/channel.h"
 #include "session/session.h"
+#include "session/slots.h"
 
 struct state {
 	uint32_t slots_version;
@@ -43,6 +44,9 @@ struct state {
 	/* the image's other files; their fd is -1, it comes by another way */
 	struct files_entry *files;
 	unsigned n_files;
+	/* For a program with another version of the slots. Only there from the orderly end of a
+	 * worker to the start of the next one: at any other time it would not be true. */
+	struct slots_carried *carried;
 };
 
 /* A memfd for it, or -errno. */

@@ -16,6 +16,18 @@ enum {
 	SLOTS_MAGIC = 0x46534c54, /* "FSLT" */
 };
 
+/* tests/fuse has a program that keeps all this in another place, as a later version may */
+#ifndef SLOTS_OTHER_LAYOUT
+#define SLOTS_OTHER_LAYOUT 0
+#endif
+
+const uint32_t slots_version = SLOTS_OTHER_LAYOUT ? 1000 : 2;
+
+enum {
+	SLOTS_HEAD_OFF = SLOTS_OTHER_LAYOUT * 3 * SLOT_PAGE,
+	SLOTS_START = SLOTS_HEAD_OFF + SLOTS_HEAD_SIZE,
+};
+
 _Static_assert(sizeof(struct slots_head) <= SLOTS_HEAD_SIZE, "the head has its pages");
 _Static_assert(sizeof(struct slot) <= SLOT_REQUEST_OFF, "the slot ends where the request begins");
 _Static_assert(SLOT_WRITE_HEAD == sizeof(struct fuse_in_header) + sizeof(struct fuse_write_in),
@@ -25,13 +37,13 @@ _Static_assert(ATOMIC_LLONG_LOCK_FREE == 2, "counters are shared between process
 
 static size_t slots_bytes(unsigned n)
 {
-	return SLOTS_HEAD_SIZE + (size_t)n * SLOT_SIZE;
+	return SLOTS_START + (size_t)n * SLOT_SIZE;
 }
 
 int slots_create(unsigned n)
 {
 	_cleanup_close_ int fd = -1;
-	struct slots_head head = {.magic = SLOTS_MAGIC, .version = SLOTS_VERSION, .n = n};
+	struct slots_head head = {.magic = SLOTS_MAGIC, .version = slots_version, .n = n};
 
 	if (n == 0 || n > SLOTS_MAX)
 		return -EINVAL;
@@ -40,7 +52,7 @@ int slots_create(unsigned n)
 		return -errno;
 	if (ftruncate(fd, (off_t)slots_bytes(n)) < 0)
 		return -errno;
-	if (pwrite(fd, &head, sizeof(head), 0) != sizeof(head))
+	if (pwrite(fd, &head, sizeof(head), SLOTS_HEAD_OFF) != sizeof(head))
 		return -EIO;
 	if (fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) < 0)
 		return -errno;
@@ -56,15 +68,15 @@ static int slots_map_flags(int fd, int flags, struct slots *ret, struct diag *di
 
 	if (fstat(fd, &st) < 0)
 		return diag_errno(diag, -errno, "request memory");
-	if (st.st_size < SLOTS_HEAD_SIZE || st.st_size > (off_t)slots_bytes(SLOTS_MAX))
+	if (st.st_size < SLOTS_START || st.st_size > (off_t)slots_bytes(SLOTS_MAX))
 		return diag_set(diag, -EBADMSG, "request memory has %lld bytes",
 				(long long)st.st_size);
 	p = mmap(NULL, (size_t)st.st_size, PROT_READ | PROT_WRITE, MAP_SHARED | flags, fd, 0);
 	if (p == MAP_FAILED)
 		return diag_errno(diag, -errno, "mapping the request memory");
-	head = p;
+	head = (void *)((uint8_t *)p + SLOTS_HEAD_OFF);
 	n = head->n;
-	if (head->magic != SLOTS_MAGIC || head->version != SLOTS_VERSION || n == 0 ||
+	if (head->magic != SLOTS_MAGIC || head->version != slots_version || n == 0 ||
 	    n > SLOTS_MAX || slots_bytes(n) != (size_t)st.st_size) {
 		munmap(p, (size_t)st.st_size);
 		return diag_set(diag, -EBADMSG,
@@ -96,7 +108,7 @@ void slots_unmap(struct slots *s)
 static uint8_t *slots_start(const struct slots *s, unsigned i)
 {
 	assert(i < s->n);
-	return s->base + SLOTS_HEAD_SIZE + (size_t)i * SLOT_SIZE;
+	return s->base + SLOTS_START + (size_t)i * SLOT_SIZE;
 }
 
 struct slot *slots_at(const struct slots *s, unsigned i)
@@ -188,4 +200,64 @@ void slots_sum(const struct slots *s, struct slots_sum *ret)
 		ret->others += slots_load(&c->others);
 		ret->errors += slots_load(&c->errors);
 	}
+}
+
+bool slots_idle(const struct slots *s)
+{
+	for (unsigned i = 0; i < s->n; i++)
+		if (slots_unique(s, i))
+			return false;
+	return true;
+}
+
+/* Whoever wrote this had parsed an image: numbers that lead out of it are cut off. */
+static void slots_carry_windows(const struct slots_windows *from, struct slots_windows *to)
+{
+	const struct slots_names *names = &from->names[atomic_load(&from->live) & 1];
+	uint32_t n = atomic_load(&from->n);
+
+	n = n < SLOTS_WINDOWS_MAX ? n : SLOTS_WINDOWS_MAX;
+	atomic_store(&to->n, n);
+	memcpy(to->windows, from->windows, n * sizeof(to->windows[0]));
+	to->names[0].selected = names->selected;
+	for (uint32_t i = 0; i < names->n && i < SLOTS_PARTS_MAX; i++)
+		if (names->window[i] < n)
+			to->names[0].window[to->names[0].n++] = names->window[i];
+}
+
+void slots_carry(const struct slots *s, struct slots_carried *ret)
+{
+	memset(ret, 0, sizeof(*ret));
+	ret->opened = atomic_load(&s->head->opened);
+	memcpy(ret->attr, s->head->attr, sizeof(ret->attr));
+	slots_carry_windows(&s->head->windows, &ret->windows);
+	slots_sum(s, &ret->sum);
+}
+
+int slots_create_carried(const struct slots_carried *c, unsigned n)
+{
+	_cleanup_(slots_unmap) struct slots s = {};
+	_cleanup_close_ int fd = slots_create(n);
+	struct slot_counters *first;
+	int r;
+
+	if (fd < 0)
+		return fd;
+	r = slots_map(fd, &s, NULL);
+	if (r < 0)
+		return r;
+	atomic_store(&s.head->opened, c->opened);
+	memcpy(s.head->attr, c->attr, sizeof(c->attr));
+	memcpy(&s.head->windows, &c->windows, sizeof(c->windows));
+	/* Only the sum is ever asked for */
+	first = &slots_at(&s, 0)->counters;
+	atomic_store(&first->reads, c->sum.reads);
+	atomic_store(&first->read_bytes, c->sum.read_bytes);
+	atomic_store(&first->writes, c->sum.writes);
+	atomic_store(&first->write_bytes, c->sum.write_bytes);
+	atomic_store(&first->flushes, c->sum.flushes);
+	atomic_store(&first->discards, c->sum.discards);
+	atomic_store(&first->others, c->sum.others);
+	atomic_store(&first->errors, c->sum.errors);
+	return TAKE_FD(fd);
 }

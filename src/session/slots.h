@@ -26,6 +26,9 @@
  *   4. go to 1 (unique is zeroed first: DONE with unique 0 is idle)
  *
  * The supervisor reads only headers, never request data.
+ *
+ * Programs of another version may lay all of this out in another way. What goes from one to the
+ * other is struct slots_carried, as text (service/state.h), and only while no request is in hand.
  */
 
 #include <stdatomic.h>
@@ -36,7 +39,6 @@
 #include "base/diag.h"
 
 enum {
-	SLOTS_VERSION = 2, /* of all that is laid out here */
 	SLOTS_MAX = 64,
 	SLOTS_PARTS_MAX = 128,	 /* partitions that have a name at one time */
 	SLOTS_WINDOWS_MAX = 256, /* ... that have had one in the life of a session */
@@ -51,6 +53,9 @@ enum {
 	 * aligned to a page (O_DIRECT on the image) */
 	SLOT_WRITE_HEAD = 80,
 };
+
+/* Of all that is laid out here. */
+extern const uint32_t slots_version;
 
 enum slot_state {
 	SLOT_OPEN = 0,
@@ -185,10 +190,27 @@ uint32_t slots_opcode(const struct slots *s, unsigned i);
 void slots_clear(const struct slots *s, unsigned i);
 /* Forgets what clients have set on all nodes, of the kinds that are true. While no worker lives. */
 void slots_reset_attr(const struct slots *s, bool mode, bool uid, bool gid);
+/* Whether no slot holds a request, executed or not. While no worker lives. */
+bool slots_idle(const struct slots *s);
 /* Sum over all slots. */
 struct slots_sum {
 	uint64_t reads, read_bytes, writes, write_bytes, flushes, discards, others, errors;
 };
 void slots_sum(const struct slots *s, struct slots_sum *ret);
+
+/*
+ * What is worth keeping when no request is in hand and no worker lives: what clients have set and
+ * opened, the windows, the counters. A driver's note (`kept`) is not: who closed the image in order
+ * left none.
+ */
+struct slots_carried {
+	uint32_t opened;
+	struct slots_attr attr[SLOTS_NODES_MAX];
+	struct slots_windows windows; /* names[0] are in force */
+	struct slots_sum sum;
+};
+void slots_carry(const struct slots *s, struct slots_carried *ret);
+/* New memory for n slots with that in it; fd or -errno. */
+int slots_create_carried(const struct slots_carried *c, unsigned n);
 
 #endif

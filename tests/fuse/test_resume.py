@@ -46,7 +46,7 @@ def service(work):
 def test_what_is_kept(service, work):
     image = images.create(work / "disk.img", 16 * MiB)
     export = service(image, threads=3)
-    assert sorted(export.store) == ["clone-0", "clone-1", "clone-2", "entry", "fuse", "image-w", "life", "slots-3", "state"]
+    assert sorted(export.store) == ["clone-0", "clone-1", "clone-2", "entry", "fuse", "image-w", "life", "slots-2-3", "state"]
     assert all(len(fds) == 1 for fds in export.store.values())
     export.stop()
 

@@ -33,7 +33,8 @@ os.execv(sys.argv[3], sys.argv[3:])
 class StoredService:
     """`fuseimg WORDS...`, started again by start() after its death. Its export stands at target."""
 
-    def __init__(self, work, target, words, environment=None):
+    def __init__(self, work, target, words, environment=None, program=PROGRAM):
+        self.program = program
         self.target, self.words, self.environment = Path(target), words, environment or {}
         self.path = self.target
         self.log = Path(f"{target}.log")
@@ -82,7 +83,7 @@ class StoredService:
             stored = sorted((name, fd) for name, fds in self.store.items() for fd in fds)
         stored.reverse()
         words = [sys.executable, "-c", LAUNCHER, ",".join(str(fd) for _, fd in stored),
-                 ":".join(name for name, _ in stored), PROGRAM, *self.words]
+                 ":".join(name for name, _ in stored), self.program, *self.words]
         with self.log.open("a") as log:
             self.process = subprocess.Popen([str(word) for word in words], stdin=subprocess.DEVNULL, stdout=log,
                                             stderr=log, pass_fds=[fd for _, fd in stored],

@@ -17,7 +17,7 @@
 /* The layout as state.c has it, written down once more: what is stored must stay readable. */
 enum {
 	MAGIC = 0x46535441,
-	VERSION = 1,
+	VERSION = 2,
 	HALF = 2 << 20,
 };
 
@@ -137,6 +137,35 @@ static void test_comes_back(void **state)
 	config_done(&s.config);
 }
 
+/* What the slots say, for a program that lays them out in another way. */
+static void test_slots_come_back(void **state)
+{
+	struct slots_carried carried = {.opened = 5, .sum = {1, 2, 3, 4, 5, 6, 7, UINT64_MAX}};
+	struct slots_windows *w = &carried.windows;
+	struct state s = example(), got;
+	_cleanup_close_ int fd = -1;
+
+	carried.attr[SLOTS_NODES_MAX - 1] = (struct slots_attr){
+		.set = 3, .mode = 0640, .uid = UINT32_MAX, .atime_ns = INT64_MIN, .ctime_ns = 9};
+	for (unsigned i = 0; i < SLOTS_WINDOWS_MAX; i++)
+		w->windows[i] =
+			(struct slots_window){.off = UINT64_MAX - i, .len = i, .number = i + 1};
+	atomic_store(&w->n, SLOTS_WINDOWS_MAX);
+	w->names[0] = (struct slots_names){
+		.n = 3, .selected = 2, .window = {7, SLOTS_WINDOWS_MAX - 1, 0}};
+	s.carried = &carried;
+	fd = stored(&s);
+	assert_int_equal(state_read(fd, &got, NULL), 0);
+	assert_memory_equal(got.carried, &carried, sizeof(carried));
+	state_done(&got);
+	s.carried = NULL;
+	assert_int_equal(state_write(fd, &s), 0);
+	assert_int_equal(state_read(fd, &got, NULL), 0);
+	assert_null(got.carried);
+	state_done(&got);
+	config_done(&s.config);
+}
+
 static const char *const settings[][2] = {
 	{"format", "qcow2"},	{"read_only", "yes"}, {"growable", "yes"},    {"discard", "ignore"},
 	{"direct_io", "yes"},	{"lock", "no"},	      {"lock_wait", "7"},     {"cache", "none"},
@@ -218,7 +247,7 @@ static void test_newer_version(void **state)
 	_cleanup_close_ int fd = stored(&s);
 
 	put_half(fd, 1, VERSION + 1, 9, "what=ever", 10);
-	expect_refused(fd, -EPROTONOSUPPORT, "version 2");
+	expect_refused(fd, -EPROTONOSUPPORT, "version 3");
 	config_done(&s.config);
 }
 
@@ -255,6 +284,13 @@ static void test_strange_lines(void **state)
 		{"crash.held=64 1 1", "crash.held"},
 		{"crash.held=-1 1 1", "crash.held"},
 		{"crash.recent=soon", "crash.recent"},
+		{"slots.attr=271 1 1 1 1 1 1 1", "slots.attr"},
+		{"slots.attr=0 1 1 1", "slots.attr"},
+		{"slots.window=1 2", "slots.window"},
+		{"slots.name=0", "slots.name"}, /* of no window */
+		{"slots.opened=?", "slots.opened"},
+		{"slots.sum=1 2 3", "slots.sum"},
+		{"slots.selected=", "slots.selected"},
 		{"config.threads=many", "many", -EPROTONOSUPPORT},
 		{"config.nonsense=1", "another version", -EPROTONOSUPPORT},
 	};
@@ -325,11 +361,11 @@ static void test_too_long(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_comes_back),	cmocka_unit_test(test_every_setting),
-		cmocka_unit_test(test_half_written),	cmocka_unit_test(test_nothing_there),
-		cmocka_unit_test(test_newer_version),	cmocka_unit_test(test_strange_lines),
-		cmocka_unit_test(test_what_is_missing), cmocka_unit_test(test_damage),
-		cmocka_unit_test(test_too_long),
+		cmocka_unit_test(test_comes_back),    cmocka_unit_test(test_slots_come_back),
+		cmocka_unit_test(test_every_setting), cmocka_unit_test(test_half_written),
+		cmocka_unit_test(test_nothing_there), cmocka_unit_test(test_newer_version),
+		cmocka_unit_test(test_strange_lines), cmocka_unit_test(test_what_is_missing),
+		cmocka_unit_test(test_damage),	      cmocka_unit_test(test_too_long),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -151,6 +151,47 @@ static void test_more_slots(void **state)
 	slots_unmap(&grown);
 }
 
+/* What goes to another layout; whoever wrote it may have been taken over by the image. */
+static void test_carried(void **state)
+{
+	_cleanup_close_ int fd = slots_create(2), new = -1;
+	struct slots_carried carried;
+	struct slots_names *names;
+	struct slots s;
+
+	assert_int_equal(slots_map(fd, &s, NULL), 0);
+	assert_true(slots_idle(&s));
+	((struct fuse_in_header *)slots_request(&s, 1))->unique = 7;
+	assert_false(slots_idle(&s));
+	s.head->opened = SLOTS_OPENED_DIRECT;
+	s.head->attr[3].mode = 0640;
+	slots_at(&s, 1)->counters.errors = 4;
+	s.head->windows.n = UINT32_MAX;
+	s.head->windows.live = UINT32_MAX; /* odd: the second list */
+	s.head->windows.windows[SLOTS_WINDOWS_MAX - 1].off = 99;
+	names = &s.head->windows.names[1];
+	*names = (struct slots_names){.n = UINT32_MAX, .selected = 3};
+	for (unsigned i = 0; i < SLOTS_PARTS_MAX; i++)
+		names->window[i] = UINT16_MAX;
+	names->window[5] = SLOTS_WINDOWS_MAX - 1;
+	slots_carry(&s, &carried);
+	slots_unmap(&s);
+
+	new = slots_create_carried(&carried, 3);
+	assert_int_equal(slots_map(new, &s, NULL), 0);
+	assert_true(s.n == 3 && slots_idle(&s));
+	assert_int_equal(s.head->opened, SLOTS_OPENED_DIRECT);
+	assert_int_equal(s.head->attr[3].mode, 0640);
+	assert_int_equal(slots_at(&s, 0)->counters.errors, 4);
+	assert_int_equal(s.head->windows.n, SLOTS_WINDOWS_MAX);
+	assert_int_equal(s.head->windows.windows[SLOTS_WINDOWS_MAX - 1].off, 99);
+	names = &s.head->windows.names[s.head->windows.live];
+	assert_int_equal(names->n, 1);
+	assert_int_equal(names->window[0], SLOTS_WINDOWS_MAX - 1);
+	assert_int_equal(names->selected, 3);
+	slots_unmap(&s);
+}
+
 static void test_attributes_are_forgotten(void **state)
 {
 	_cleanup_close_ int fd = slots_create(1);
@@ -175,6 +216,7 @@ int main(void)
 		cmocka_unit_test(test_foreign_memory_is_refused),
 		cmocka_unit_test(test_sum),
 		cmocka_unit_test(test_more_slots),
+		cmocka_unit_test(test_carried),
 		cmocka_unit_test(test_attributes_are_forgotten),
 	};
 
