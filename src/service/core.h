@@ -6,7 +6,8 @@
  * Private to the supervisor: what it knows, shared by its parts.
  *
  *   supervisor.c  the run from beginning to end, signals
- *   attend.c      the worker: starting it, the conversation, its death and its successor
+ *   attend.c      the worker: starting it, its death and its successor
+ *   hear.c        what it says
  *   unmount.c     the end of the mount: ours (stopping) or somebody else's
  *   examine.c     whether the worker hangs
  *   device.c      an image that is a block device, which may grow or go
@@ -210,8 +211,19 @@ int attend_start(struct supervisor *s, struct diag *diag);
 int attend_accuse(struct supervisor *s, const char *of);
 /* Asks the worker for a sign of life. */
 void attend_ping(struct supervisor *s);
+/* Tells it something. -EPIPE: it is gone; -EPROTO: it was accused of not listening. */
+int attend_send(struct supervisor *s, const struct channel_msg *msg, const int *fds, size_t n);
+/* From here on only its exit is expected. */
+void attend_expect_exit(struct supervisor *s);
+/* The time of this turn of the loop, monotonic. */
+uint64_t attend_now(struct supervisor *s);
 /* Kills and reaps a worker that is left at the end of the run. */
 void attend_finish(struct supervisor *s);
+
+/* hear.c */
+/* Reads what the worker has said. 1: more may follow; 0: nothing more for now; negative: no more
+ * from this one. */
+int hear_receive(struct supervisor *s);
 
 /* examine.c */
 /* To be called every few seconds. */
