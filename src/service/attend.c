@@ -343,6 +343,7 @@ int attend_start(struct supervisor *s, struct diag *diag)
 		return diag_errno(diag, r, "watching the worker");
 	}
 	start.config.careful = s->careful;
+	start.config.again = s->mounted;
 	/* Who is in the middle of a request goes on with the partition that he has: what the disk
 	 * says by now is for the next reload */
 	if (s->mounted && s->reload.phase != RELOAD_TRYING)

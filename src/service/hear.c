@@ -14,6 +14,7 @@
 #include "service/core.h"
 
 #include <errno.h>
+#include <seccomp.h>
 #include <stdio.h>
 #include <string.h>
 #include <syslog.h>
@@ -225,6 +226,18 @@ static int hear_on_log(struct supervisor *s, const struct channel_msg *msg)
 	return 0;
 }
 
+/* Its last word: the filter ends it now. Which call it was tells a mistake of ours from an attack.
+ */
+static int hear_on_forbidden(struct supervisor *s, const struct channel_msg *msg)
+{
+	_cleanup_free_ char *name = seccomp_syscall_resolve_num_arch(SCMP_ARCH_NATIVE, msg->call);
+
+	log_msg(LOG_ERR,
+		"%s: the worker (pid %d) used the system call %s (%d), which its sandbox forbids",
+		s->image, s->attend.pid, name ?: "without a name", msg->call);
+	return 0;
+}
+
 /* DONE and FAILED: what it had to say; the consequences wait for its exit. */
 static void hear_note_end(struct supervisor *s, const struct channel_msg *msg)
 {
@@ -265,6 +278,10 @@ static int hear_dispatch(struct supervisor *s, const struct channel_msg *msg)
 		 1 << ATTEND_OPENING | 1 << ATTEND_STARTING | 1 << ATTEND_SERVING |
 			 1 << ATTEND_CLOSING,
 		 hear_on_log},
+		{CHANNEL_FORBIDDEN,
+		 1 << ATTEND_OPENING | 1 << ATTEND_STARTING | 1 << ATTEND_SERVING |
+			 1 << ATTEND_CLOSING,
+		 hear_on_forbidden},
 		{CHANNEL_PONG, 1 << ATTEND_SERVING, hear_on_pong},
 		{CHANNEL_CLOSING, 1 << ATTEND_SERVING, hear_on_closing},
 		{CHANNEL_DONE, 1 << ATTEND_SERVING | 1 << ATTEND_CLOSING, hear_on_done},

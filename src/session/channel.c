@@ -63,8 +63,8 @@ static bool channel_bool_ok(const bool *b)
 
 static bool channel_config_ok(const struct worker_config *c)
 {
-	const bool *const bools[] = {&c->read_only, &c->growable, &c->discard,
-				     &c->directory, &c->careful,  &c->page_cache};
+	const bool *const bools[] = {&c->read_only, &c->growable, &c->discard,	 &c->directory,
+				     &c->again,	    &c->careful,  &c->page_cache};
 
 	for (size_t i = 0; i < ARRAY_SIZE(bools); i++)
 		if (!channel_bool_ok(bools[i]))

@@ -18,6 +18,7 @@
  *   SERVE  slots fd, thread fds       ->
  *                                     <-    SERVING  replay is under way, requests are being served
  *                                     <-    LOG  a sentence for the journal          (at any time)
+ *                                     <-    FORBIDDEN  number of a system call that ends the worker
  *   PING                              ->                                   (while it is SERVING)
  *                                     <-    PONG  size of the disk
  *   STOP                              ->
@@ -64,6 +65,7 @@ enum channel_type {
 	CHANNEL_PING,
 	CHANNEL_PONG,
 	CHANNEL_CLOSING,
+	CHANNEL_FORBIDDEN,
 	CHANNEL_TYPE_END,
 };
 
@@ -84,6 +86,7 @@ struct worker_config {
 	bool growable;
 	bool discard;	 /* punched space goes back to the host */
 	bool directory;	 /* the target is a directory (disk, part*, status); else the file itself */
+	bool again;	 /* not the first worker: what the system lacks has been said */
 	bool careful;	 /* replay one request after the other: one of them may be poison */
 	bool page_cache; /* CACHE=auto: clients may use the page cache on our file */
 	uint32_t mode, uid, gid;
@@ -106,6 +109,7 @@ struct channel_msg {
 	int32_t error;	 /* FILE, FAILED, DONE, LOG: negative errno */
 	uint32_t role;	 /* OPEN: enum image_role */
 	uint32_t level;	 /* LOG: syslog priority */
+	int32_t call;	 /* FORBIDDEN */
 	bool writable;	 /* OPEN */
 	uint64_t offset; /* LOG: guest offset, UINT64_MAX: none */
 	union {

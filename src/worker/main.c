@@ -90,17 +90,13 @@ static void worker_log(void *data, int level, int error, uint64_t off, const cha
 	channel_send(CHANNEL_FD, &msg, NULL, 0);
 }
 
-/* In a signal handler, so nothing here locks or allocates; what snprintf does with integers is fine
- * in the C libraries that there are. */
+/* In a signal handler, so nothing here locks or allocates. */
 static void worker_forbidden(int nr)
 {
 	static struct channel_msg msg; /* too large for the stack of a thread that is at its end */
 
-	msg.type = CHANNEL_LOG;
-	msg.level = LOG_ERR;
-	msg.offset = UINT64_MAX;
-	snprintf(msg.text, sizeof(msg.text),
-		 "the worker tried system call %d, which it must not make, and is ended", nr);
+	msg.type = CHANNEL_FORBIDDEN;
+	msg.call = nr;
 	channel_send(CHANNEL_FD, &msg, NULL, 0);
 }
 
@@ -190,6 +186,26 @@ static int worker_send_opened(struct worker *w)
 	return channel_send(CHANNEL_FD, &msg, NULL, 0);
 }
 
+/* What of the sandbox this system does not have is for the administrator to know. */
+static void worker_log_lacks(struct worker *w, int lacks)
+{
+	static const struct {
+		int lack;
+		const char *text;
+	} all[] = {
+		{SANDBOX_LACKS_LANDLOCK,
+		 "the worker goes without Landlock, which this system lacks or keeps from it"},
+		{SANDBOX_LACKS_NAMESPACES,
+		 "the worker goes without namespaces, which this system keeps from ordinary users"},
+		{SANDBOX_LACKS_ROOT,
+		 "the worker goes without an empty root directory: in a chroot it cannot have one"},
+	};
+
+	for (size_t i = 0; i < ARRAY_SIZE(all); i++)
+		if (lacks & all[i].lack && !w->config.again)
+			worker_log(w, LOG_WARNING, 0, UINT64_MAX, all[i].text);
+}
+
 /* START: the rights go before the first byte of the image is read. */
 static enum worker_exit worker_start(struct worker *w)
 {
@@ -198,12 +214,15 @@ static enum worker_exit worker_start(struct worker *w)
 	struct diag diag = {0};
 	struct store *store;
 	size_t n = 0;
+	int lacks;
 
 	if (worker_expect(CHANNEL_START, &msg, fds, &n) < 0 || n != 1)
 		return WORKER_EXIT_PROTOCOL;
 	w->config = msg.config;
-	if (sandbox_enter(worker_forbidden, &diag) < 0)
+	lacks = sandbox_enter(worker_forbidden, &diag);
+	if (lacks < 0)
 		return worker_fail(&diag, WORKER_EXIT_SANDBOX);
+	worker_log_lacks(w, lacks);
 	if (store_file_new(fds[0], msg.text, &store, &diag) < 0 ||
 	    worker_open_image(w, store, &diag) < 0 || worker_read_partitions(w, &diag) < 0)
 		return worker_fail(&diag, WORKER_EXIT_IMAGE);

@@ -50,8 +50,11 @@ int sandbox_landlock(struct diag *diag)
 	_cleanup_close_ int ruleset = -1;
 	struct landlock_attr attr;
 
-	if (abi < 0 && (errno == ENOSYS || errno == EOPNOTSUPP))
-		return 0; /* not built in, or not enabled at boot */
+	/* Not built in; not enabled at boot; refused by the system call filter that a container
+	 * runs under. The question itself needs no right, so EPERM never is Landlock's own answer.
+	 */
+	if (abi < 0 && (errno == ENOSYS || errno == EOPNOTSUPP || errno == EPERM))
+		return SANDBOX_LACKS_LANDLOCK;
 	if (abi < 0)
 		return diag_errno(diag, -errno, "Landlock");
 	attr = sandbox_landlock_attr(abi);

@@ -104,5 +104,5 @@ int sandbox_root_enter(bool user, struct diag *diag)
 		r = sandbox_map_ids(uid, gid, diag);
 	if (r < 0)
 		return r;
-	return exchange ? sandbox_empty_root(diag) : 0;
+	return exchange ? sandbox_empty_root(diag) : SANDBOX_LACKS_ROOT;
 }

@@ -95,7 +95,7 @@ static int sandbox_root_try(struct diag *diag)
 	while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
 		;
 	if (!WIFEXITED(status) || WEXITSTATUS(status) != 0)
-		return 0; /* not on this system */
+		return SANDBOX_LACKS_NAMESPACES;
 	return sandbox_root_enter(true, diag);
 }
 
@@ -134,23 +134,24 @@ static int sandbox_drop_capabilities(struct diag *diag)
 static int sandbox_enter_as_root(struct diag *diag)
 {
 	struct sandbox_ids ids = sandbox_find_ids();
-	int r;
+	int r, lacks;
 
-	r = sandbox_root_enter(false, diag);
+	r = lacks = sandbox_root_enter(false, diag);
 	if (r >= 0)
 		r = sandbox_drop_bounding_set(true, diag);
 	if (r >= 0)
 		r = sandbox_drop_ids(ids, diag);
-	return r;
+	return r < 0 ? r : lacks;
 }
 
 static int sandbox_enter_as_user(struct diag *diag)
 {
-	int r = sandbox_root_try(diag);
+	int lacks = sandbox_root_try(diag), r;
 
-	if (r < 0)
-		return r;
-	return sandbox_drop_bounding_set(false, diag);
+	if (lacks < 0)
+		return lacks;
+	r = sandbox_drop_bounding_set(false, diag);
+	return r < 0 ? r : lacks;
 }
 
 /* What is the same for everybody, once the rights of root are gone. */
@@ -176,19 +177,22 @@ static int sandbox_drop_rights(struct diag *diag)
 
 int sandbox_enter(sandbox_forbidden_fn forbidden, struct diag *diag)
 {
-	int r = sandbox_attributes(diag);
+	int r = sandbox_attributes(diag), lacks = 0;
 
 	if (r >= 0)
-		r = geteuid() == 0 ? sandbox_enter_as_root(diag) : sandbox_enter_as_user(diag);
+		r = lacks =
+			geteuid() == 0 ? sandbox_enter_as_root(diag) : sandbox_enter_as_user(diag);
 	if (r >= 0)
 		r = sandbox_drop_rights(diag);
 	if (r >= 0)
 		r = sandbox_landlock(diag);
-	if (r >= 0)
+	if (r >= 0) {
+		lacks |= r;
 		r = sandbox_seal(forbidden, diag);
+	}
 	if (r < 0)
 		diag_prefix(diag, "the worker cannot give up its rights");
-	return r;
+	return r < 0 ? r : lacks;
 }
 
 int sandbox_enter_narrow(struct diag *diag)
@@ -205,7 +209,7 @@ int sandbox_enter_narrow(struct diag *diag)
 		r = sandbox_drop_rights(diag);
 	if (r >= 0)
 		r = sandbox_landlock(diag);
-	if (r >= 0 || r == -EPERM) /* udev's own filter forbids it up to systemd 252 at least */
+	if (r >= 0) /* with or without: udev's own filter forbids it up to systemd 252 at least */
 		r = sandbox_seal(NULL, diag);
 	if (r < 0)
 		diag_prefix(diag, "the probe cannot give up its rights");

@@ -7,9 +7,11 @@
  * can use the descriptors that it has or is sent, memory, threads of its own and the clock; it
  * can open, execute, connect to or signal nothing.
  *
- * Started by root all of it must work. Of an ordinary user's rights there is less to drop and less
- * means to do it: the namespaces are taken where the system lets users have them, the rest
- * (Landlock, seccomp, no new privileges) applies as for root.
+ * What every kernel that we support gives to everybody must work, or nothing is served: the filter,
+ * no new privileges, no capabilities; for root also the change of user and the namespaces, which
+ * who may mount may make. What a system may lack, or keep from those in a container, is done
+ * without, and said: Landlock, an empty root directory (in a chroot), an ordinary user's
+ * namespaces. The filter alone leaves no way to a file or a socket.
  */
 
 #include <stdbool.h>
@@ -21,9 +23,15 @@
  * the process. */
 typedef void (*sandbox_forbidden_fn)(int nr);
 
-/* For a process with one thread, once. On failure the process must not go on. forbidden may be
- * NULL.
- */
+/* What can be missing. */
+enum sandbox_lack {
+	SANDBOX_LACKS_LANDLOCK = 1 << 0,
+	SANDBOX_LACKS_NAMESPACES = 1 << 1,
+	SANDBOX_LACKS_ROOT = 1 << 2, /* the file system stays in sight */
+};
+
+/* For a process with one thread, once. On failure the process must not go on; else a set of enum
+ * sandbox_lack. forbidden may be NULL. */
 int sandbox_enter(sandbox_forbidden_fn forbidden, struct diag *diag);
 
 /*
@@ -36,11 +44,12 @@ int sandbox_enter_narrow(struct diag *diag);
 /* The parts, for sandbox_enter() and its test. */
 
 /* Namespaces of our own on an empty, read-only root. user: a user namespace gives the right to do
- * so. In a chroot, whose root cannot be exchanged, the file system stays in sight. */
+ * so. 0, or SANDBOX_LACKS_ROOT in a chroot, whose root cannot be exchanged. */
 int sandbox_root_enter(bool user, struct diag *diag);
 
 /* No rights on any file system, on the network by TCP, towards other processes' sockets and by
- * signals, as far as the running kernel's Landlock goes. */
+ * signals, as far as the running kernel's Landlock goes. 0, or SANDBOX_LACKS_LANDLOCK: it is not
+ * there, or a container's filter keeps it from us. */
 int sandbox_landlock(struct diag *diag);
 
 /* The system calls that are left. Threads with SIGSYS blocked die without a word. */

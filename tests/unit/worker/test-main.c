@@ -78,7 +78,9 @@ static void hear(struct worker *w, uint32_t type, struct channel_msg *ret)
 	size_t n = 0;
 
 	assert_int_equal(poll(&p, 1, WAIT_MS), 1);
-	assert_int_equal(channel_recv(w->channel, ret, fds, &n), 1);
+	do /* what this system lacks of the sandbox it may say */
+		assert_int_equal(channel_recv(w->channel, ret, fds, &n), 1);
+	while (ret->type == CHANNEL_LOG && type != CHANNEL_LOG);
 	assert_int_equal(n, 0);
 	if (ret->type != type)
 		fail_msg("type %u, \"%s\"", ret->type, ret->text);

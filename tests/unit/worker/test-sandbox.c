@@ -17,6 +17,7 @@
 #include <grp.h>
 #include <poll.h>
 #include <pthread.h>
+#include <seccomp.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -511,6 +512,73 @@ static void test_chroot(void **state)
 	assert_int_equal(WEXITSTATUS(status), CHILD_OK);
 }
 
+/* A container's filter: this call is answered with an error. */
+static bool refuse(int call, int error)
+{
+	scmp_filter_ctx ctx = seccomp_init(SCMP_ACT_ALLOW);
+	bool done;
+
+	if (!ctx)
+		return false;
+	if (geteuid() == 0) /* else the kernel wants it */
+		(void)seccomp_attr_set(ctx, SCMP_FLTATR_CTL_NNP, 0);
+	done = seccomp_rule_add(ctx, SCMP_ACT_ERRNO((uint32_t)error), call, 0) == 0 &&
+	       seccomp_load(ctx) == 0;
+	seccomp_release(ctx);
+	return done;
+}
+
+/* What sandbox_enter() answers where a call is refused; CHILD_REFUSED: it failed, and its sentence
+ * has this word. */
+static int enter_where_refused(int call, int error, const char *word)
+{
+	int status = 0;
+	pid_t pid = fork();
+
+	assert_true(pid >= 0);
+	if (pid == 0) {
+		struct diag diag = {0};
+		int r;
+
+		if (!refuse(call, error) ||
+		    (as_user && geteuid() == 0 &&
+		     (setgroups(0, NULL) < 0 || setresgid(OUTSIDER, OUTSIDER, OUTSIDER) < 0 ||
+		      setresuid(OUTSIDER, OUTSIDER, OUTSIDER) < 0)))
+			_exit(CHILD_WRONG);
+		r = sandbox_enter(NULL, &diag);
+		if (r >= 0 && check_paths(0) != CHILD_OK)
+			_exit(CHILD_WRONG);
+		if (r < 0)
+			_exit(strstr(diag.text, word) ? CHILD_REFUSED : CHILD_WRONG);
+		_exit(r);
+	}
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	assert_true(WIFEXITED(status));
+	return WEXITSTATUS(status);
+}
+
+/* What a system may lack is done without, and nothing else. */
+static void test_what_is_missing(void **state)
+{
+	static const int errors[] = {EPERM, ENOSYS, EOPNOTSUPP};
+	int usual = enter_where_refused(SCMP_SYS(reboot), EPERM, "");
+
+	for (size_t i = 0; i < sizeof(errors) / sizeof(errors[0]); i++)
+		assert_int_equal(
+			enter_where_refused(SCMP_SYS(landlock_create_ruleset), errors[i], ""),
+			usual | SANDBOX_LACKS_LANDLOCK);
+	assert_int_equal(enter_where_refused(SCMP_SYS(landlock_create_ruleset), ENOMEM, "Landlock"),
+			 CHILD_REFUSED);
+	if (!(usual & SANDBOX_LACKS_LANDLOCK)) /* half of it is as strange as an error */
+		assert_int_equal(
+			enter_where_refused(SCMP_SYS(landlock_restrict_self), EPERM, "Landlock"),
+			CHILD_REFUSED);
+	assert_int_equal(enter_where_refused(SCMP_SYS(unshare), EPERM, "namespaces"),
+			 as_user ? usual | SANDBOX_LACKS_NAMESPACES : CHILD_REFUSED);
+	assert_int_equal(enter_where_refused(SCMP_SYS(capset), EPERM, "capabilities"),
+			 CHILD_REFUSED);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -522,6 +590,7 @@ int main(void)
 		cmocka_unit_test(test_receives_descriptors),
 		cmocka_unit_test(test_seen_from_outside),
 		cmocka_unit_test(test_chroot),
+		cmocka_unit_test(test_what_is_missing),
 	};
 	int failed = cmocka_run_group_tests_name("sandbox, as we are", tests, NULL, NULL);
 
