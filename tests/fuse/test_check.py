@@ -126,6 +126,16 @@ def test_directed(what, image, work):
     assert images.digest(image) == damaged
 
 
+def stricter(texts):
+    """
+    Whether we found something that qemu-img check lets pass, rightly by the specification: bit 0 of a version 2 or
+    extended L2 entry ("always 0", and its reading refuses it), COPIED without an offset, a place in a data file that is
+    not the guest's. It sees by refcounts alone what is used for two things: not an L2 table that is also a
+    snapshot's data where that makes two references, as many as are counted. (It fails where it reads no refcounts.)
+    """
+    return any(text in texts for text in ("data in the header", "moved inside", "reserved bits", ": L2 table"))
+
+
 def compare_random(image, rng, refcounts_can_be_two):
     with Metadata(image) as m:
         what = [m.spoil(rng) for _ in range(rng.choice([1, 1, 1, 2, 5]))]
@@ -133,10 +143,7 @@ def compare_random(image, rng, refcounts_can_be_two):
     ours, (status, _) = check(image), qemu(image)
     mine = CORRUPT if ours["corruptions"] else LEAKS if ours["leaks"] else CLEAN
     texts = " ".join(f["text"] for f in ours["findings"])
-    # What we cannot read qemu may take for something: stricter is right (a reserved bit in an L2 entry is nothing to
-    # its check, and an error to its reading). It gives up where it reads no refcounts
-    stricter = any(text in texts for text in ("data in the header", "moved inside", "reserved bits"))
-    assert mine == status or (mine == CORRUPT and (stricter or status == FAILED)), (what, texts)
+    assert mine == status or (mine == CORRUPT and (stricter(texts) or status == FAILED)), (what, texts)
 
     repaired = check(image, "--repair")
     if refcounts_can_be_two and not repaired["corruptions"]:
@@ -148,8 +155,8 @@ def compare_random(image, rng, refcounts_can_be_two):
     return repaired["corruptions"] > 0
 
 
-def spoil_many(work, maker, rounds):
-    rng = random.Random(rounds)
+def spoil_many(work, maker, rounds, seed=0):
+    rng = random.Random(rounds + seed)
     shapes = rng.sample([s for s in SHAPES if len(s.chain) == 1 and s.name != "empty"], min(rounds // 10, 20))
     left = 0
     for n in range(rounds):
@@ -174,9 +181,10 @@ def test_random(work, maker):
 
 
 @pytest.mark.long
-@pytest.mark.limit(3000)
-def test_random_long(work, maker):
-    spoil_many(work, maker, 2000)
+@pytest.mark.limit(600)
+@pytest.mark.parametrize("seed", range(8))
+def test_random_long(seed, work, maker):
+    spoil_many(work, maker, 250, seed)
 
 
 def test_guest_data_survives(image, work):
