@@ -96,12 +96,12 @@ def test_busy_stop_says_who(image, manager):
 
 
 def test_watchdog_is_fed(image, manager):
+    """In time, and that is told by the number of messages, too: half the time is what the manager recommends."""
     manager.configure("disk", image=image)
-    service = manager.start("disk", WATCHDOG_USEC="300000")
-    start = len(service.values("WATCHDOG"))
-    proc.wait_until(lambda: len(service.values("WATCHDOG")) >= start + 5)
+    service = manager.start("disk", WATCHDOG_USEC="2000000")
+    proc.wait_until(lambda: len(service.values("WATCHDOG")) >= 5)
     times = [when for when, message in service.messages if "WATCHDOG" in message]
-    assert max(b - a for a, b in zip(times, times[1:])) < 0.3 * proc.SLOW
+    assert max(b - a for a, b in zip(times, times[1:])) < 2 * proc.SLOW
     service.stop()
 
 
