@@ -60,7 +60,7 @@ static uint64_t fault_half(uint64_t off, uint64_t len)
 static int fault_check(struct fault *f, enum fault_op op, uint64_t off, uint64_t *len)
 {
 	const struct fault_rule *hit = NULL;
-	uint64_t half = 0;
+	uint64_t done = 0;
 	int error = 0;
 
 	mutex_lock(&f->lock);
@@ -72,11 +72,11 @@ static int fault_check(struct fault *f, enum fault_op op, uint64_t off, uint64_t
 	if (hit) {
 		f->failures++;
 		error = hit->error;
-		half = hit->half ? fault_half(off, *len) : 0;
+		done = hit->whole ? *len : hit->half ? fault_half(off, *len) : 0;
 	}
 	mutex_unlock(&f->lock);
 	if (error)
-		*len = half;
+		*len = done;
 	return error;
 }
 

@@ -37,8 +37,9 @@ struct fault_rule {
 	uint64_t skip;	   /* this many matching calls still succeed */
 	uint64_t times;	   /* then this many fail; 0: all that follow */
 	int error;	   /* negative errno */
-	bool half; /* the first half of the range is done, up to a boundary of sectors, then it
-		      fails (not flush, resize, ...) */
+	bool half;  /* the first half of the range is done, up to a boundary of sectors, then it
+		       fails (not flush, resize, ...) */
+	bool whole; /* all of it is done, and it fails nevertheless (likewise) */
 };
 
 enum { FAULT_RULES_MAX = 16 };

@@ -65,7 +65,7 @@ void guest_done(struct guest *g) NO_THREAD_SAFETY_ANALYSIS /* everybody has left
 	mutex_done(&g->lock);
 }
 
-void guest_ask_write(struct guest *g, const void *buf, uint64_t len, uint64_t off)
+static void guest_ask(struct guest *g, const void *buf, uint64_t len, uint64_t off, bool cut)
 {
 	size_t asked = guest_time(g);
 
@@ -76,12 +76,18 @@ void guest_ask_write(struct guest *g, const void *buf, uint64_t len, uint64_t of
 		char *at = c->bytes + (from - i * GUEST_SECTOR);
 
 		c->partial = to - from < GUEST_SECTOR;
+		c->cut = cut;
 		memcpy(c->bytes, c->older->bytes, GUEST_SECTOR);
 		if (buf)
 			memcpy(at, (const char *)buf + (from - off), to - from);
 		else
 			memset(at, 0, to - from);
 	}
+}
+
+void guest_ask_write(struct guest *g, const void *buf, uint64_t len, uint64_t off)
+{
+	guest_ask(g, buf, len, off, false);
 }
 
 void guest_answer(struct guest *g, uint64_t len, uint64_t off, int result)
@@ -100,7 +106,7 @@ void guest_ask_resize(struct guest *g, uint64_t size)
 	uint64_t end = g->n_sectors * GUEST_SECTOR;
 
 	if (size < min_u64(g->size->size, end))
-		guest_ask_write(g, NULL, end - size, size);
+		guest_ask(g, NULL, end - size, size, true);
 	guest_push(&g->size, 0, guest_time(g))->size = size;
 }
 
@@ -149,7 +155,13 @@ void guest_flushed(struct guest *g, size_t asked)
 	mutex_unlock(&g->lock);
 }
 
-/* What was answered up to this time is on the disk at time k. */
+/* What there may be when the power went at time k. */
+struct guest_moment {
+	size_t k;
+	size_t durable; /* what was answered up to this time is there */
+	size_t sized;	/* when the size that is there was asked for */
+};
+
 static size_t guest_durable(struct guest *g, size_t k)
 {
 	size_t durable = 0;
@@ -164,36 +176,44 @@ static size_t guest_durable(struct guest *g, size_t k)
 	return durable;
 }
 
-/* Goes to the next older content that there may be at time k; c: the one before, NULL first. */
-static const struct guest_content *guest_next(const struct guest_content *newest,
-					      const struct guest_content *c, size_t k,
-					      size_t durable)
+/* Was it asked for too late to be there? */
+static bool guest_too_late(const struct guest_content *c, const struct guest_moment *m)
 {
-	if (c && c->answered <= durable)
+	return c->asked > m->k || (c->cut && c->asked > m->sized);
+}
+
+/* Goes to the next older content that there may be; c: the one before, NULL first. */
+static const struct guest_content *guest_next(const struct guest_content *newest,
+					      const struct guest_content *c,
+					      const struct guest_moment *m)
+{
+	if (c && c->answered <= m->durable)
 		return NULL;
-	for (c = c ? c->older : newest; c && c->asked > k; c = c->older)
+	for (c = c ? c->older : newest; c && guest_too_late(c, m); c = c->older)
 		;
 	return c;
 }
 
-static bool guest_accepts_size(struct guest *g, uint64_t size, size_t k, size_t durable)
+static bool guest_accepts_size(struct guest *g, uint64_t size, struct guest_moment *m)
 {
 	const struct guest_content *c = NULL;
 
-	while ((c = guest_next(g->size, c, k, durable)))
-		if (c->size == size)
+	while ((c = guest_next(g->size, c, m)))
+		if (c->size == size) {
+			m->sized = c->asked;
 			return true;
+		}
 	return false;
 }
 
 /* Is each byte that of some content, where they may be mixed? */
-static bool guest_accepts_bytes(struct guest *g, size_t i, const char *bytes, size_t len, size_t k,
-				size_t durable)
+static bool guest_accepts_bytes(struct guest *g, size_t i, const char *bytes, size_t len,
+				const struct guest_moment *m)
 {
 	const struct guest_content *c = NULL;
 	bool found[GUEST_SECTOR] = {0}, all = true, partial = false;
 
-	while ((c = guest_next(g->sectors[i], c, k, durable))) {
+	while ((c = guest_next(g->sectors[i], c, m))) {
 		partial |= c->partial;
 		for (size_t b = 0; b < len; b++)
 			found[b] |= c->bytes[b] == bytes[b];
@@ -203,18 +223,15 @@ static bool guest_accepts_bytes(struct guest *g, size_t i, const char *bytes, si
 	return partial && all;
 }
 
-static bool guest_accepts_sector(struct guest *g, size_t i, const char *bytes, size_t len, size_t k)
+static bool guest_accepts_sector(struct guest *g, size_t i, const char *bytes, size_t len,
+				 const struct guest_moment *m)
 {
 	const struct guest_content *c = NULL;
-	size_t durable;
 
-	if (memcmp(g->sectors[i]->bytes, bytes, len) == 0 && g->sectors[i]->asked <= k)
-		return true;
-	durable = guest_durable(g, k);
-	while ((c = guest_next(g->sectors[i], c, k, durable)))
+	while ((c = guest_next(g->sectors[i], c, m)))
 		if (memcmp(c->bytes, bytes, len) == 0)
 			return true;
-	return k != GUEST_NOW && guest_accepts_bytes(g, i, bytes, len, k, durable);
+	return m->k != GUEST_NOW && guest_accepts_bytes(g, i, bytes, len, m);
 }
 
 /* Says whether the sector holds an older content or one that it never had. */
@@ -235,6 +252,7 @@ static void guest_explain(struct guest *g, size_t i, const char *bytes, size_t l
 bool guest_accepts(struct guest *g, struct image *img, size_t k, char *why, size_t why_size)
 {
 	uint64_t size = image_size(img), end = min_u64(size, g->n_sectors * GUEST_SECTOR);
+	struct guest_moment m = {.k = k, .durable = guest_durable(g, k), .sized = SIZE_MAX};
 	_cleanup_free_ char *all = malloc(end + 1);
 	int r = all ? image_read(img, all, end, 0) : -1;
 
@@ -243,18 +261,18 @@ bool guest_accepts(struct guest *g, struct image *img, size_t k, char *why, size
 			 image_damage(img) ?: "no damage");
 		return false;
 	}
-	if (!guest_accepts_size(g, size, k, guest_durable(g, k))) {
+	if (!guest_accepts_size(g, size, &m)) {
 		snprintf(why, why_size, "the disk has %llu bytes", (unsigned long long)size);
 		for (struct guest_content *c = g->size; c; c = c->older)
 			fprintf(stderr, "size %lu asked %zu answered %zd\n", c->size, c->asked,
 				c->answered);
-		fprintf(stderr, "durable %zu\n", guest_durable(g, k));
+		fprintf(stderr, "durable %zu\n", m.durable);
 		return false;
 	}
 	for (uint64_t off = 0; off < end; off += GUEST_SECTOR) {
 		size_t len = (size_t)min_u64(GUEST_SECTOR, end - off);
 
-		if (guest_accepts_sector(g, off / GUEST_SECTOR, all + off, len, k))
+		if (guest_accepts_sector(g, off / GUEST_SECTOR, all + off, len, &m))
 			continue;
 		guest_explain(g, off / GUEST_SECTOR, all + off, len, why, why_size);
 		return false;

@@ -9,7 +9,8 @@
  * times when the request was made and answered. After a cut at time k a sector may hold any content
  * whose request was made before k, but nothing older than the last one that was answered before the
  * flush that was answered before k was asked for. A request that failed leaves either content. The
- * size of the disk is one more such cell.
+ * size of the disk is one more such cell; what a smaller size cut off is as it was where the old
+ * size is still there, for that is one change.
  *
  * Inside a sector that a request covers in part, that is promised for each byte, and no more: who
  * relies on sectors writes sectors. (Zeroes that only a table entry says and that are not flushed,
@@ -34,6 +35,7 @@ struct guest_content {
 	struct guest_content *older;
 	size_t asked, answered; /* answered: SIZE_MAX where it is not, or failed */
 	bool partial;		/* the request covered a part of the sector */
+	bool cut;		/* zeroes: it was behind the end of the disk */
 	uint64_t size;		/* of the disk's size */
 	char bytes[];		/* of a sector */
 };

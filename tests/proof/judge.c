@@ -31,35 +31,6 @@ void tally_print(const char *what)
 		      tally.by_qemu, tally.whole, tally.windows, tally.leaks_most >> 10);
 }
 
-/* Sanitizers look for other things, which one life of each kind shows as well as many. */
-#if defined(__has_feature)
-#define JUDGE_SANITIZED (__has_feature(address_sanitizer) || __has_feature(thread_sanitizer))
-#else
-#define JUDGE_SANITIZED 0
-#endif
-
-void trial_seeds(unsigned quick, unsigned thorough, uint64_t *from, uint64_t *to)
-{
-	const char *asked = getenv("FUSEIMG_PROOF_SEEDS");
-	unsigned long a, b;
-
-	*from = 0;
-	*to = getenv("FUSEIMG_LONG") ? thorough : JUDGE_SANITIZED ? 1 : quick;
-	if (asked && sscanf(asked, "%lu-%lu", &a, &b) == 2) {
-		*from = a;
-		*to = b;
-	}
-}
-
-bool trial_wants(const struct kind *kind)
-{
-	const char *asked = getenv("FUSEIMG_PROOF_KIND");
-
-	if (asked)
-		return strcmp(asked, kind->name) == 0;
-	return kind->flags & KIND_QUICK || getenv("FUSEIMG_LONG") || getenv("FUSEIMG_PROOF_SEEDS");
-}
-
 /* Is it the turn of a state to be judged by QEMU? That takes its time. */
 static bool judge_is_for_qemu(const struct check *check)
 {
@@ -119,19 +90,27 @@ static void judge_tables(struct trial *t, struct stack *after, struct check *ret
 	tally.leaks_most = max_u64(tally.leaks_most, ret->leaks * ret->unit);
 }
 
+/* Bitmaps that say they are right. */
+struct judge_claims {
+	bool content; /* of one that follows writes */
+	bool size;    /* of any */
+};
+
 static int judge_bitmap(void *data, const struct format_bitmap *b)
 {
-	bool *ret_claims = data;
+	struct judge_claims *claims = data;
 
-	*ret_claims |= !b->in_use;
+	claims->content |= !b->in_use && b->automatic;
+	claims->size |= !b->in_use;
 	return 0;
 }
 
-/* A bitmap that is not marked as in use says that nothing was written since it was made. */
+/* A bitmap that is not marked as in use says that nothing was written since it was made, if it
+ * follows writes; and any that the disk has the size that it was made for. */
 static void judge_bitmaps(struct trial *t, struct stack *after)
 {
 	struct diag diag = {0};
-	bool claims = false;
+	struct judge_claims claims = {0};
 	uint8_t autoclear[8];
 	char why[200];
 
@@ -144,8 +123,10 @@ static void judge_bitmaps(struct trial *t, struct stack *after)
 		return;
 	stack_open(after, true);
 	assert_int_equal(after->img->format->bitmaps(after->img, judge_bitmap, &claims, &diag), 0);
-	if (claims && !guest_accepts(&t->guest, after->img, 0, why, sizeof(why)))
+	if (claims.content && !guest_accepts(&t->guest, after->img, 0, why, sizeof(why)))
 		fail_msg("%s: a bitmap lies: %s", after->where, why);
+	if (claims.size && image_size(after->img) != KIND_SIZE)
+		fail_msg("%s: a bitmap is for another size", after->where);
 	stack_close(after);
 }
 
@@ -315,4 +296,14 @@ void trial_judge_random(struct trial *t, size_t n, uint64_t *seed)
 		while (k < n && journal_at(j, k)->kind != JOURNAL_FLUSH)
 			k++;
 	trial_judge(t, k, losses[random_next(seed) % ARRAY_SIZE(losses)], random_next(seed));
+}
+
+void trial_judge_many(struct trial *t, unsigned cuts)
+{
+	size_t end = journal_length(t->stack.journal);
+	uint64_t seed = t->seed + 1;
+
+	for (unsigned i = 0; i < cuts; i++)
+		trial_judge_random(t, end, &seed);
+	trial_judge(t, end, JOURNAL_KEEP, 0);
 }

@@ -48,13 +48,9 @@ void trial_verify(struct trial *t);
 void trial_judge(struct trial *t, size_t k, enum journal_loss loss, uint64_t seed);
 /* A cut at random in the first n records, one in two where most is in flight. */
 void trial_judge_random(struct trial *t, size_t n, uint64_t *seed);
+/* So many of these in all of the life, and its end as it is. */
+void trial_judge_many(struct trial *t, unsigned cuts);
 /* Its disks as they are, the image closed: no corruption, the disk is right, and work goes on. */
 void trial_judge_now(struct trial *t);
-
-/* The seeds [*from, *to) of a test: `quick` of them (under sanitizers one), `thorough` with
- * FUSEIMG_LONG in the environment; FUSEIMG_PROOF_SEEDS=A-B says exactly which. */
-void trial_seeds(unsigned quick, unsigned thorough, uint64_t *from, uint64_t *to);
-/* Is it this kind's turn? FUSEIMG_PROOF_KIND=NAME asks for one alone. */
-bool trial_wants(const struct kind *kind);
 
 #endif

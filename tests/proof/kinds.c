@@ -6,7 +6,7 @@
 #include "base/checked.h"
 #include "stack.h"
 
-#define SIZE "1050112"
+#define SIZE "1050112" /* KIND_SIZE */
 #define NEW(options) "qemu-img create -q -f qcow2 -o " options " img " SIZE "; "
 /* Text in the first half, nothing in the second */
 #define RAW "seq 1 100000 >raw; truncate -s " SIZE " raw; "
@@ -83,7 +83,9 @@ const struct kind kinds[] = {
 		 "one") "(qemu-io -c 'write -P 1 100k 300k' -c flush -c abort img || true) "
 			">/dev/null 2>&1; ",
 	 KIND_DIRTY},
-	{"bitmap", FULL("cluster_size=4k") "qemu-img bitmap --add img b; " CHANGE,
+	{"bitmap",
+	 FULL("cluster_size=4k") "qemu-img bitmap --add img b; "
+				 "qemu-img bitmap --add --disable img c; " CHANGE,
 	 KIND_BITMAP | KIND_QUICK},
 	{"device", NEW("cluster_size=4k") CHANGE, KIND_DEVICE | KIND_QUICK},
 	{"device subclusters", NEW("extended_l2=on,cluster_size=16k"), KIND_DEVICE | KIND_QUICK},

@@ -25,6 +25,8 @@ enum {
 	SCENE_DISKS = 2, /* of these the first can be written: one power supply for both */
 };
 
+enum { KIND_SIZE = 1050112 }; /* of the disk, if it has no other */
+
 enum kind_flags {
 	KIND_FIXED_SIZE = 1 << 0, /* the disk cannot have another size */
 	KIND_DEVICE = 1 << 1,	  /* on a block device that is full of what was there before */

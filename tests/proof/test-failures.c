@@ -9,7 +9,7 @@
  * on until the image is opened again, and nothing that was not durable before is taken for durable.
  */
 
-#include "judge.h"
+#include "proof.h"
 
 #include <errno.h>
 
@@ -128,7 +128,10 @@ static void live(struct failing *f, const struct scene *scene, uint64_t seed,
 		snprintf(t->stack.where, sizeof(t->stack.where),
 			 "%s, seed %llu, disk %u, failure %d of kinds 0x%x%s after %llu",
 			 scene->kind->name, (unsigned long long)seed, failure->disk,
-			 failure->rule.error, failure->rule.ops, failure->rule.half ? ", half" : "",
+			 failure->rule.error, failure->rule.ops,
+			 failure->rule.half    ? ", half"
+			 : failure->rule.whole ? ", whole"
+					       : "",
 			 (unsigned long long)(failure->rule.skip + failure->flush));
 	arm(f);
 	open_image(f);
@@ -159,8 +162,11 @@ struct plan {
 	struct failing calm; /* the life without a failure */
 };
 
+/* How much of what was asked for is there although it failed. */
+enum done { NOTHING, HALF, WHOLE };
+
 /* Each call of a kind on a disk, or one in `stride` of them. */
-static void fail_each(struct plan *p, unsigned disk, unsigned op, int error, bool half)
+static void fail_each(struct plan *p, unsigned disk, unsigned op, int error, enum done done)
 {
 	for (uint64_t n = p->seed % p->stride; n < p->calm.calls[disk][op]; n += p->stride) {
 		struct failure failure = {
@@ -169,7 +175,8 @@ static void fail_each(struct plan *p, unsigned disk, unsigned op, int error, boo
 				 .skip = n,
 				 .times = 1,
 				 .error = error,
-				 .half = half},
+				 .half = done == HALF,
+				 .whole = done == WHOLE},
 		};
 		struct failing f;
 
@@ -195,49 +202,36 @@ static void fail_each_flush(struct plan *p)
 static void fail_kind(struct plan *p, unsigned disk, unsigned op)
 {
 	static const unsigned grows = FAULT_WRITE | FAULT_ZERO | FAULT_ALLOCATE | FAULT_RESIZE;
+	static const unsigned halves = FAULT_WRITE | FAULT_ZERO;
+	static const unsigned wholes = FAULT_WRITE | FAULT_ZERO | FAULT_DISCARD;
 
-	fail_each(p, disk, op, -EIO, false);
+	fail_each(p, disk, op, -EIO, NOTHING);
 	if (1u << op & grows)
-		fail_each(p, disk, op, -ENOSPC, false);
-	if (1u << op & (FAULT_WRITE | FAULT_ZERO))
-		fail_each(p, disk, op, -EIO, true);
+		fail_each(p, disk, op, -ENOSPC, NOTHING);
+	if (1u << op & halves)
+		fail_each(p, disk, op, -EIO, HALF);
+	if (1u << op & wholes)
+		fail_each(p, disk, op, -EIO, WHOLE);
 }
 
-static void prove(const struct kind *kind, uint64_t from, uint64_t to)
+static void prove(const struct scene *scene, uint64_t seed)
 {
-	struct scene scene;
+	struct plan p = {.scene = scene, .seed = seed, .stride = proof_is_long() ? 1 : 29};
 
-	print_message("%s\n", kind->name);
-	scene_make(&scene, kind);
-	for (uint64_t seed = from; seed < to; seed++) {
-		struct plan p = {.scene = &scene, .seed = seed, .stride = to - from > 1 ? 5 : 29};
-
-		live(&p.calm, &scene, seed, NULL);
-		for (unsigned i = 0; i < SCENE_DISKS * 9; i++)
-			fail_kind(&p, i / 9, i % 9);
-		fail_each_flush(&p);
-	}
-	scene_done(&scene);
-}
-
-static void test_failures(void **state)
-{
-	uint64_t from, to;
-
-	if (!harness_have_qemu())
-		skip();
-	trial_seeds(1, 3, &from, &to);
-	for (size_t i = 0; i < n_kinds; i++)
-		if (trial_wants(&kinds[i]))
-			prove(&kinds[i], from, to);
-	tally_print("failures");
+	live(&p.calm, scene, seed, NULL);
+	for (unsigned i = 0; i < SCENE_DISKS * 9; i++)
+		fail_kind(&p, i / 9, i % 9);
+	fail_each_flush(&p);
 }
 
 int main(void)
 {
-	const struct CMUnitTest tests[] = {
-		cmocka_unit_test_setup_teardown(test_failures, harness_setup, harness_teardown),
+	static const struct proof proof = {
+		.name = "failures",
+		.quick = 1,
+		.thorough = 3,
+		.prove = prove,
 	};
 
-	return cmocka_run_group_tests_name("proof/failures", tests, NULL, NULL);
+	return proof_main(&proof);
 }

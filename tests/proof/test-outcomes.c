@@ -7,15 +7,13 @@
  * too. Where the outcomes are too many, some are drawn.
  */
 
-#include "judge.h"
+#include "proof.h"
 
 enum { STEPS = 5 };
 
-static unsigned long most; /* outcomes of a moment that are all looked at */
-
 static void judge_moment(struct trial *t, size_t k, uint64_t *draws)
 {
-	uint64_t n = stack_outcomes(&t->stack, k);
+	uint64_t most = proof_is_long() ? 1024 : 128, n = stack_outcomes(&t->stack, k);
 
 	tally.windows++;
 	tally.whole += n <= most;
@@ -51,43 +49,30 @@ static void live(struct trial *t)
 	trial_verify(t);
 }
 
-static void prove(const struct kind *kind, uint64_t from, uint64_t to)
+static void prove(const struct scene *scene, uint64_t seed)
 {
-	struct scene scene;
+	struct trial t;
 
-	print_message("%s\n", kind->name);
-	scene_make(&scene, kind);
-	for (uint64_t seed = from; seed < to; seed++) {
-		struct trial t;
-
-		trial_start(&t, &scene, seed);
-		live(&t);
-		judge_all(&t);
-		trial_done(&t);
-	}
-	scene_done(&scene);
+	trial_start(&t, scene, seed);
+	live(&t);
+	judge_all(&t);
+	trial_done(&t);
 }
 
-static void test_outcomes(void **state)
+static void end(void)
 {
-	uint64_t from, to;
-
-	if (!harness_have_qemu())
-		skip();
-	trial_seeds(4, 10, &from, &to);
-	most = to - from >= 10 ? 1024 : 128;
-	for (size_t i = 0; i < n_kinds; i++)
-		if (trial_wants(&kinds[i]))
-			prove(&kinds[i], from, to);
-	tally_print("outcomes");
 	assert_true(tally.whole > tally.windows / 2);
 }
 
 int main(void)
 {
-	const struct CMUnitTest tests[] = {
-		cmocka_unit_test_setup_teardown(test_outcomes, harness_setup, harness_teardown),
+	static const struct proof proof = {
+		.name = "outcomes",
+		.quick = 4,
+		.thorough = 10,
+		.prove = prove,
+		.end = end,
 	};
 
-	return cmocka_run_group_tests_name("proof/outcomes", tests, NULL, NULL);
+	return proof_main(&proof);
 }

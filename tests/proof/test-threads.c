@@ -4,7 +4,7 @@
  * takes its time, so that others are at work while it runs. What was interleaved how is different
  * in every run. */
 
-#include "judge.h"
+#include "proof.h"
 
 #include <pthread.h>
 
@@ -57,44 +57,24 @@ static void live(struct trial *t)
 	trial_verify(t);
 }
 
-static void prove(const struct kind *kind, uint64_t from, uint64_t to)
+static void prove(const struct scene *scene, uint64_t seed)
 {
-	struct scene scene;
+	struct trial t;
 
-	print_message("%s\n", kind->name);
-	scene_make(&scene, kind);
-	for (uint64_t seed = from; seed < to; seed++) {
-		uint64_t cuts = seed + 1;
-		struct trial t;
-
-		trial_start(&t, &scene, seed);
-		live(&t);
-		for (int i = 0; i < CUTS; i++)
-			trial_judge_random(&t, journal_length(t.stack.journal), &cuts);
-		trial_judge(&t, journal_length(t.stack.journal), JOURNAL_KEEP, 0);
-		trial_done(&t);
-	}
-	scene_done(&scene);
-}
-
-static void test_threads(void **state)
-{
-	uint64_t from, to;
-
-	if (!harness_have_qemu())
-		skip();
-	trial_seeds(3, 30, &from, &to);
-	for (size_t i = 0; i < n_kinds; i++)
-		if (trial_wants(&kinds[i]))
-			prove(&kinds[i], from, to);
-	tally_print("threads");
+	trial_start(&t, scene, seed);
+	live(&t);
+	trial_judge_many(&t, CUTS);
+	trial_done(&t);
 }
 
 int main(void)
 {
-	const struct CMUnitTest tests[] = {
-		cmocka_unit_test_setup_teardown(test_threads, harness_setup, harness_teardown),
+	static const struct proof proof = {
+		.name = "threads",
+		.quick = 3,
+		.thorough = 30,
+		.prove = prove,
 	};
 
-	return cmocka_run_group_tests_name("proof/threads", tests, NULL, NULL);
+	return proof_main(&proof);
 }

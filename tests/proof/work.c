@@ -107,7 +107,7 @@ static int work_allocate(struct work *w)
 	return image_allocate(w->stack->img, off, len);
 }
 
-static int work_resize(struct work *w)
+int work_resize(struct work *w)
 {
 	uint64_t size = WORK_AREA / 4 + work_random(w, WORK_AREA * 3 / 4);
 	struct diag diag = {0};

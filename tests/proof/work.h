@@ -8,7 +8,7 @@
 #include "stack.h"
 
 enum {
-	WORK_AREA = 1050112 + (3 << 19), /* the disk grows up to here, past an L1 table of 512 */
+	WORK_AREA = KIND_SIZE + (3 << 19), /* the disk grows up to here, past an L1 table of 512 */
 };
 
 struct work {
@@ -24,6 +24,8 @@ struct work {
 
 /* One request. Returns its result; after a failure the model knows what is there now. */
 int work_step(struct work *w);
+/* Another size of the disk, where that can be; else a write. */
+int work_resize(struct work *w);
 int work_flush(struct work *w);
 int work_close(struct work *w);
 
