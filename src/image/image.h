@@ -14,6 +14,7 @@
  * kernel; image_flush() when all that returned before it was called is on stable storage.
  */
 
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -88,10 +89,14 @@ int image_flush(struct image *img);
 /* To be called every few seconds: what was set aside for writes, and was not used since the last
  * call, is given back. */
 int image_idle(struct image *img);
-/* Once, before the first write: goes on with what a process that was killed had set aside, and
- * notes there what is set aside from now on. The memory is zero at first, and outlives the image.
- */
-void image_keep(struct image *img, struct format_spare *spare);
+/* What who comes after a process that was killed must know of its image. Zero at first; the memory
+ * outlives the image. */
+struct image_kept {
+	struct format_spare spare; /* see format->keep() */
+	atomic_int lost[2];	   /* see store_keep(): of the image file, of its data file */
+};
+/* Once, before the first write: goes on from what stands there, and notes there what comes. */
+void image_keep(struct image *img, struct image_kept *kept);
 /* Reads as zeroes afterwards, always; gives host space back with options.discard. */
 int image_discard(struct image *img, uint64_t off, uint64_t len);
 /* Reads as zeroes afterwards. */

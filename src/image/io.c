@@ -307,10 +307,15 @@ int image_idle(struct image *img)
 	return r;
 }
 
-void image_keep(struct image *img, struct format_spare *spare)
+void image_keep(struct image *img, struct image_kept *kept)
 {
-	if (!img->read_only && img->format->keep)
-		img->format->keep(img, spare);
+	if (img->read_only)
+		return;
+	store_keep(img->store, &kept->lost[0]);
+	if (img->data != img->store)
+		store_keep(img->data, &kept->lost[1]);
+	if (img->format->keep)
+		img->format->keep(img, &kept->spare);
 }
 
 static int image_flush_stores(struct image *img)

@@ -142,8 +142,8 @@ struct slots_head {
 	struct slots_attr attr[SLOTS_NODES_MAX];
 	/* The worker's main thread, see base/activity.h */
 	_Atomic uint32_t io;
-	/* What the image's driver wants its successor to know; zero at first, and when it has
-	 * closed the image in order */
+	/* What the next worker must know of the image if this one is killed (struct image_kept);
+	 * zero at first */
 	_Alignas(8) uint8_t kept[SLOTS_KEPT_MAX];
 	struct slots_windows windows;
 };

@@ -29,10 +29,12 @@ struct file {
 	uint32_t sector;       /* block device: its logical block, else 1 */
 	atomic_bool no_zero;   /* the host knows no FALLOC_FL_ZERO_RANGE here */
 	atomic_bool no_punch;
-	atomic_int lost; /* what the first flush that failed said; 0: none did */
+	atomic_int *lost; /* what the first flush that failed said; 0: none did */
+	atomic_int own_lost;
 };
 
 #define FILE_ALLOCATE_STEP MIB(64)
+enum { FILE_ERRNO_MAX = 4095 };
 
 /* Zeroes for the ends of a range that are no whole sectors (a logical block is at most a page). */
 static const unsigned char file_zeroes[64 * 1024];
@@ -68,25 +70,39 @@ static int file_write(struct store *s, const void *buf, size_t len, uint64_t off
 /*
  * The kernel tells of bytes that it could not write back once, to whoever flushes first, and then
  * forgets them: the next flush succeeds. That first one may be a barrier of some other request, and
- * whoever asks for his bytes must not be told that they are safe. So all later flushes fail too.
+ * whoever asks for his bytes must not be told that they are safe. So all later flushes fail too,
+ * also those of the process that comes after one that was killed, by file_keep().
  */
 static int file_lost(struct file *f, int error)
 {
 	int none = 0;
 
-	atomic_compare_exchange_strong(&f->lost, &none, error);
+	atomic_compare_exchange_strong(f->lost, &none, error);
 	return error;
 }
 
 static int file_flush(struct store *s)
 {
 	struct file *f = file_of(s);
-	int lost = atomic_load(&f->lost);
+	int lost = atomic_load(f->lost);
 
 	while (lost == 0 && fdatasync(f->fd) < 0)
 		if (errno != EINTR)
 			lost = file_lost(f, -errno);
 	return lost;
+}
+
+static void file_keep(struct store *s, atomic_int *lost)
+{
+	struct file *f = file_of(s);
+	int said = atomic_load(lost), own = atomic_load(f->lost);
+
+	/* Who was killed may have died of writing where he should not */
+	if (said > 0 || said < -FILE_ERRNO_MAX)
+		atomic_store(lost, -EIO);
+	f->lost = lost;
+	if (own < 0)
+		file_lost(f, own);
 }
 
 /* RWF_DSYNC (Linux 4.7) writes back this range alone, where fdatasync(2) takes the whole file. */
@@ -98,7 +114,7 @@ static int file_write_durable(struct store *s, const void *buf, size_t len, uint
 	int r = file_write(s, buf, len, off);
 
 	if (r == 0)
-		r = atomic_load(&f->lost);
+		r = atomic_load(f->lost);
 	if (r < 0 || f->direct) /* its pieces need not be one write */
 		return r < 0 ? r : file_flush(s);
 	while (iov.iov_len > 0) {
@@ -274,6 +290,7 @@ static const struct store_ops file_ops = {
 	.map = file_map,
 	.stat = file_stat,
 	.fd = file_fd,
+	.keep = file_keep,
 };
 
 static int file_init_device(struct file *f, struct diag *diag)
@@ -339,6 +356,7 @@ int store_file_new(int fd, const char *name, struct store **ret, struct diag *di
 	s = &f->store;
 	f->fd = TAKE_FD(owned);
 	f->sector = 1;
+	f->lost = &f->own_lost;
 	r = file_init(f, diag);
 	if (r == 0 && flags & O_DIRECT)
 		r = direct_new(f->fd, s->fixed ? f->sector : 0, &f->direct);

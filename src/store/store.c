@@ -121,6 +121,12 @@ int store_flush(struct store *s)
 	return s->ops->flush(s);
 }
 
+void store_keep(struct store *s, atomic_int *lost)
+{
+	if (!s->read_only && s->ops->keep)
+		s->ops->keep(s, lost);
+}
+
 int store_discard(struct store *s, uint64_t off, uint64_t len)
 {
 	ACTIVITY_HOST;

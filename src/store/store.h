@@ -14,6 +14,7 @@
  * caller's to say (see image/io.c).
  */
 
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -67,6 +68,8 @@ struct store_ops {
 	int (*map)(struct store *s, uint64_t off, uint64_t len, bool *ret_data, uint64_t *ret_len);
 	int (*stat)(struct store *s, struct store_stat *ret);
 	int (*fd)(struct store *s);
+	/* See store_keep(). NULL: a flush that failed means nothing for later ones. */
+	void (*keep)(struct store *s, atomic_int *lost);
 };
 
 /* The head of every implementation's own struct. */
@@ -93,6 +96,12 @@ int store_write(struct store *s, const void *buf, size_t len, uint64_t off);
 int store_write_durable(struct store *s, const void *buf, size_t len, uint64_t off);
 /* On a read-only store there is nothing to flush: 0. */
 int store_flush(struct store *s);
+/*
+ * A kind whose flushes all fail once one has failed remembers it in *lost from now on: what that
+ * flush said, 0: none has. The memory outlives the store and its process, so that who comes after
+ * one that was killed knows it, too. Before other threads use the store.
+ */
+void store_keep(struct store *s, atomic_int *lost);
 /* What lies past the end of the store is left out of discard and zero; neither changes the size. */
 int store_discard(struct store *s, uint64_t off, uint64_t len);
 int store_zero(struct store *s, uint64_t off, uint64_t len);

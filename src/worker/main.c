@@ -256,7 +256,7 @@ static int worker_serve(struct worker *w, int *fds, struct diag *diag)
 	r = slots_map(fds[0], &w->slots, diag);
 	if (r < 0)
 		return r;
-	image_keep(w->image, (struct format_spare *)w->slots.head->kept);
+	image_keep(w->image, (struct image_kept *)w->slots.head->kept);
 	options.thread_fds = fds + 1;
 	options.n = (unsigned)n - 1;
 	r = serve_start(&options, &w->serve, diag);
@@ -267,7 +267,7 @@ static int worker_serve(struct worker *w, int *fds, struct diag *diag)
 	return 0;
 }
 
-_Static_assert(sizeof(struct format_spare) <= SLOTS_KEPT_MAX, "the image's note is kept");
+_Static_assert(sizeof(struct image_kept) <= SLOTS_KEPT_MAX, "the image's note is kept");
 
 static uint64_t worker_now_ms(void)
 {

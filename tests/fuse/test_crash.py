@@ -3,6 +3,7 @@
 what was acknowledged is there."""
 
 import contextlib
+import errno
 import os
 import random
 import signal
@@ -123,6 +124,47 @@ def test_worker_killed_under_fio(name, work, mount):
     export.umount()
     if format == "qcow2":
         check(image, len(killed))
+
+
+@contextlib.contextmanager
+def overbooked_device(directory):
+    """A block device of 48 MiB, of which the host has room for 16."""
+    directory.mkdir()
+    with loop.small_file_system(directory, 16 * MiB):
+        proc.run("truncate", "--size", 48 * MiB, directory / "disk")
+        with loop.device(directory / "disk") as device:
+            yield device
+
+
+def fsync_error(fd):
+    try:
+        os.fsync(fd)
+    except OSError as error:
+        return error.errno
+    return 0
+
+
+def test_failed_flush_outlives_the_worker(work, mount):
+    """The host cannot write back what it took, and says so once: no later fsync succeeds, whoever serves it."""
+    with overbooked_device(work / "room") as device:
+        export = mount(device, format="raw")
+        fd = export.open()
+        os.pwrite(fd, b"a" * MiB, 0)
+        assert fsync_error(fd) == 0
+        for n in range(32):
+            os.pwrite(fd, random_bytes(n, MiB), n * MiB)
+        first = fsync_error(fd)
+        assert first in (errno.EIO, errno.ENOSPC)
+        os.truncate(work / "room/disk", 8 * MiB)    # room for what comes
+        os.truncate(work / "room/disk", 48 * MiB)
+        for _ in range(2):
+            os.pwrite(fd, b"b", 0)
+            assert fsync_error(fd) == first
+            killed = export.kill_worker()
+            export.wait_worker(other_than=killed)
+        os.close(fd)
+        done = fuseimg("umount", export.target, check=False)
+        assert done.returncode == 1 and "may not be on stable storage" in done.stderr
 
 
 @pytest.mark.limit(120)

@@ -163,7 +163,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	bool clean = fuzz_clean_throughout(data, size) && fuzz_clean(store, CHECK_ONLY, NULL);
 	uint64_t snapshots = clean ? fuzz_snapshots(&options, store) : 0;
 	struct fuzz_change changes[FUZZ_CHANGES];
-	struct format_spare spare = {0};
+	struct image_kept kept = {0};
 	struct fuzz_window window;
 	struct image *img;
 	int r;
@@ -172,7 +172,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	img = fuzz_open(&window.store, &options);
 	if (!img)
 		return 0;
-	image_keep(img, &spare);
+	image_keep(img, &kept);
 	fuzz_change_all(img, changes, fuzz_seed(data, size));
 	if (clean)
 		fuzz_verify(img, changes);

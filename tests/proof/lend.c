@@ -8,7 +8,8 @@
 struct lend {
 	struct store store;
 	struct store *inner;
-	_Atomic int lost; /* what the first flush that failed said */
+	atomic_int *lost; /* what the first flush that failed said */
+	atomic_int own_lost;
 };
 
 static struct store *lend_inner(struct store *s)
@@ -34,13 +35,13 @@ static int lend_write(struct store *s, const void *buf, size_t len, uint64_t off
 static int lend_flush(struct store *s)
 {
 	struct lend *lend = (struct lend *)s;
-	int r = atomic_load(&lend->lost);
+	int r = atomic_load(lend->lost);
 
 	if (r < 0)
 		return r;
 	r = store_flush(lend->inner);
 	if (r < 0)
-		atomic_store(&lend->lost, r);
+		atomic_store(lend->lost, r);
 	return r;
 }
 
@@ -50,12 +51,12 @@ static int lend_write_durable(struct store *s, const void *buf, size_t len, uint
 	int r = store_write(lend->inner, buf, len, off);
 
 	if (r == 0)
-		r = atomic_load(&lend->lost);
+		r = atomic_load(lend->lost);
 	if (r < 0)
 		return r;
 	r = store_write_durable(lend->inner, buf, len, off);
 	if (r < 0)
-		atomic_store(&lend->lost, r);
+		atomic_store(lend->lost, r);
 	return r;
 }
 
@@ -89,6 +90,16 @@ static int lend_stat(struct store *s, struct store_stat *ret)
 	return store_stat(lend_inner(s), ret);
 }
 
+static void lend_keep(struct store *s, atomic_int *lost)
+{
+	struct lend *lend = (struct lend *)s;
+	int own = atomic_load(lend->lost);
+
+	if (own < 0)
+		atomic_store(lost, own);
+	lend->lost = lost;
+}
+
 static const struct store_ops lend_ops = {
 	.kind = "lent",
 	.close = lend_close,
@@ -102,6 +113,7 @@ static const struct store_ops lend_ops = {
 	.resize = lend_resize,
 	.map = lend_map,
 	.stat = lend_stat,
+	.keep = lend_keep,
 };
 
 struct store *lend_new(struct store *inner, bool read_only)
@@ -112,11 +124,12 @@ struct store *lend_new(struct store *inner, bool read_only)
 	lend->store.fixed = inner->fixed;
 	lend->store.fixed_size = inner->fixed_size;
 	lend->inner = inner;
+	lend->lost = &lend->own_lost;
 	return &lend->store;
 }
 
 int lend_lost(struct store *s)
 {
 	assert(s->ops == &lend_ops);
-	return atomic_load(&((struct lend *)s)->lost);
+	return atomic_load(((struct lend *)s)->lost);
 }

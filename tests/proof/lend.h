@@ -6,8 +6,9 @@
  * A store for somebody who closes what he was given, while the owner needs it longer: an image is
  * opened, closed and opened again on the same disk.
  *
- * It does what file.c does about flushes that failed: until it is closed all later ones fail, too.
- * So a fault that happens once to a flush is one that the image is told of for the rest of a life.
+ * It does what file.c does about flushes that failed: until it is closed in order all later ones
+ * fail, too. So a fault that happens once to a flush is one that the image is told of for the rest
+ * of a life, and after a kill.
  */
 
 #include "store/store.h"

@@ -150,7 +150,7 @@ int stack_try_open(struct stack *s, bool read_only, struct diag *diag)
 	int r = image_open(lend_new(s->disks[0], read_only), &options, &s->img, diag);
 
 	if (r == 0 && !read_only)
-		image_keep(s->img, &s->spare);
+		image_keep(s->img, &s->kept);
 	return r;
 }
 
@@ -174,6 +174,7 @@ int stack_close(struct stack *s)
 	int r = image_close(s->img);
 
 	s->img = NULL;
+	s->kept = (struct image_kept){0};
 	return r;
 }
 
@@ -181,11 +182,13 @@ int stack_close(struct stack *s)
 void stack_kill(struct stack *s)
 {
 	struct fault_rule all = {.ops = ~0u, .error = -EIO};
+	struct image_kept kept = s->kept;
 
 	for (int i = 0; i < SCENE_DISKS; i++)
 		if (s->disks[i])
 			assert_int_equal(store_fault_add(s->disks[i], &all), 0);
 	stack_close(s);
+	s->kept = kept;
 	for (int i = 0; i < SCENE_DISKS; i++)
 		if (s->disks[i])
 			store_fault_clear(s->disks[i]);

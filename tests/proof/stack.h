@@ -60,7 +60,7 @@ struct stack {
 	struct journal *journal;	  /* NULL: nothing is recorded */
 	struct store *disks[SCENE_DISKS]; /* what the image is given; NULL: not there */
 	struct image *img;
-	struct format_spare spare; /* outlives the image when that is killed, not a power cut */
+	struct image_kept kept; /* outlives the image when that is killed, not a power cut */
 	bool discard;
 	char where[400]; /* which this is, for messages */
 	char found[200]; /* stack_check(): the first corruption */

@@ -16,7 +16,7 @@
 #include "base/checked.h"
 
 enum {
-	STEPS = 12, /* before it is closed and opened, and after */
+	STEPS = 12, /* before it is closed or killed and opened again, and after */
 	CUTS = 3,
 	CUTS_LOST = 8,
 };
@@ -97,15 +97,32 @@ static void close_image(struct failing *f)
 		f->end = journal_length(s->journal);
 }
 
-static void arm(struct failing *f)
+/* After `done` calls of that kind. */
+static void arm(struct failing *f, uint64_t done)
 {
 	const struct failure *failure = f->failure;
-	struct stack *s = &f->trial.stack;
+	struct fault_rule rule = failure ? failure->rule : (struct fault_rule){0};
 
-	if (failure && failure->rule.ops)
-		assert_int_equal(store_fault_add(s->disks[failure->disk], &failure->rule), 0);
-	else if (failure)
-		journal_fail_flush(s->journal, failure->flush);
+	if (!rule.ops || rule.skip < done)
+		return;
+	rule.skip -= done;
+	assert_int_equal(store_fault_add(f->trial.stack.disks[failure->disk], &rule), 0);
+}
+
+/* Who comes next knows of a flush that failed. */
+static void kill_image(struct failing *f)
+{
+	struct stack *s = &f->trial.stack;
+	bool lost = stack_lost(s);
+	uint64_t done = 0;
+
+	if (f->failure)
+		done = store_fault_calls(s->disks[f->failure->disk], f->failure->rule.ops);
+	stack_kill(s);
+	arm(f, done);
+	open_image(f);
+	if (lost && !stack_lost(s))
+		fail_msg("%s: who comes after a kill has forgotten a failed flush", s->where);
 }
 
 static void count(struct failing *f)
@@ -133,12 +150,19 @@ static void live(struct failing *f, const struct scene *scene, uint64_t seed,
 			 : failure->rule.whole ? ", whole"
 					       : "",
 			 (unsigned long long)(failure->rule.skip + failure->flush));
-	arm(f);
+	arm(f, 0);
+	if (failure && !failure->rule.ops)
+		journal_fail_flush(t->stack.journal, failure->flush);
 	open_image(f);
 	work(f);
-	close_image(f);
-	if (f->end == SIZE_MAX) {
-		open_image(f);
+	if (seed % 2) {
+		kill_image(f);
+	} else {
+		close_image(f);
+		if (f->end == SIZE_MAX)
+			open_image(f);
+	}
+	if (t->stack.img) {
 		work(f);
 		close_image(f);
 	}
@@ -216,7 +240,7 @@ static void fail_kind(struct plan *p, unsigned disk, unsigned op)
 
 static void prove(const struct scene *scene, uint64_t seed)
 {
-	struct plan p = {.scene = scene, .seed = seed, .stride = proof_is_long() ? 1 : 29};
+	struct plan p = {.scene = scene, .seed = seed, .stride = proof_is_long() ? 1 : 59};
 
 	live(&p.calm, scene, seed, NULL);
 	for (unsigned i = 0; i < SCENE_DISKS * 9; i++)
@@ -228,7 +252,7 @@ int main(void)
 {
 	static const struct proof proof = {
 		.name = "failures",
-		.quick = 1,
+		.quick = 2,
 		.thorough = 3,
 		.prove = prove,
 	};

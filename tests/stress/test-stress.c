@@ -107,7 +107,7 @@ static void stress_threads(struct stress *s, unsigned n, uint64_t seed)
 
 static bool stress_round(struct stress *s, uint64_t seed)
 {
-	struct format_spare spare = {0};
+	struct image_kept kept = {0};
 	uint64_t random = seed;
 
 	for (unsigned i = 0; i < STRESS_HOT; i++)
@@ -117,7 +117,7 @@ static bool stress_round(struct stress *s, uint64_t seed)
 	if (!s->img)
 		return false;
 	if (random_next(&random) % 2)
-		image_keep(s->img, &spare);
+		image_keep(s->img, &kept);
 	stress_threads(s, 2 + (unsigned)(random_next(&random) % 4), seed);
 	return rig_close(s->rig, s->model, s->img);
 }

@@ -303,25 +303,65 @@ static void test_device_read_only(void **state)
 	assert_int_equal(store_zero(s, 0, 1), -EROFS);
 }
 
-/* What could not be written back is told once by the kernel, and by us from then on. */
-static void test_flush_error_stays(void **state)
+/* The store's next flush fails, the host's later ones do not: it tells once. */
+static void fail_flush(struct store *s)
 {
-	struct store *s = full_file(HOST_DISK);
 	int ends[2], file = dup(store_fd(s));
 
 	assert_true(file >= 0);
 	assert_int_equal(pipe2(ends, O_CLOEXEC), 0);
-	assert_int_equal(store_write_durable(s, "x", 1, 0), 0);
 	assert_int_equal(dup2(ends[1], store_fd(s)), store_fd(s)); /* which cannot be flushed */
 	assert_int_equal(store_flush(s), -EINVAL);
 	assert_int_equal(dup2(file, store_fd(s)), store_fd(s));
-	assert_int_equal(store_write(s, "y", 1, 0), 0);
-	assert_int_equal(store_flush(s), -EINVAL);
-	assert_int_equal(store_write_durable(s, "z", 1, 0), -EINVAL);
 	close(file);
 	close(ends[0]);
 	close(ends[1]);
+}
+
+/* What could not be written back is told once by the kernel, and by us from then on. */
+static void test_flush_error_stays(void **state)
+{
+	_cleanup_store_ struct store *s = full_file(HOST_DISK);
+
+	assert_int_equal(store_write_durable(s, "x", 1, 0), 0);
+	fail_flush(s);
+	assert_int_equal(store_write(s, "y", 1, 0), 0);
+	assert_int_equal(store_flush(s), -EINVAL);
+	assert_int_equal(store_write_durable(s, "z", 1, 0), -EINVAL);
+}
+
+/* ... and by who comes after us. */
+static void test_flush_error_is_kept(void **state)
+{
+	struct store *s = full_file(HOST_DISK), *next = full_file(HOST_DISK);
+	atomic_int lost = 0;
+
+	store_keep(s, &lost);
+	assert_int_equal(store_flush(s), 0);
+	assert_int_equal(lost, 0);
+	fail_flush(s);
+	assert_int_equal(lost, -EINVAL);
 	store_close(s);
+	assert_int_equal(store_flush(next), 0);
+	store_keep(next, &lost);
+	assert_int_equal(store_flush(next), -EINVAL);
+	assert_int_equal(store_write_durable(next, "z", 1, 0), -EINVAL);
+	store_close(next);
+}
+
+/* One that failed before there was a place to keep it; and a place that somebody has spoilt. */
+static void test_flush_error_is_kept_late(void **state)
+{
+	_cleanup_store_ struct store *s = full_file(HOST_DISK), *next = full_file(HOST_DISK);
+	atomic_int lost = 0;
+
+	fail_flush(s);
+	store_keep(s, &lost);
+	assert_int_equal(lost, -EINVAL);
+	assert_int_equal(store_flush(s), -EINVAL);
+	lost = 4711;
+	store_keep(next, &lost);
+	assert_int_equal(store_flush(next), -EIO);
 }
 
 int main(void)
@@ -339,6 +379,8 @@ int main(void)
 		cmocka_unit_test(test_stat),
 		cmocka_unit_test(test_host_that_cannot),
 		cmocka_unit_test(test_flush_error_stays),
+		cmocka_unit_test(test_flush_error_is_kept),
+		cmocka_unit_test(test_flush_error_is_kept_late),
 		cmocka_unit_test(test_device),
 		cmocka_unit_test(test_device_zero_and_discard),
 		cmocka_unit_test(test_device_read_only),
