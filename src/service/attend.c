@@ -74,8 +74,7 @@ static int attend_on_grace(sd_event_source *source, uint64_t usec, void *data)
 void attend_expect_exit(struct supervisor *s)
 {
 	if (!s->attend.grace)
-		sd_event_add_time_relative(s->event, &s->attend.grace, CLOCK_MONOTONIC,
-					   ATTEND_GRACE_US, 0, attend_on_grace, s);
+		supervisor_set_timer(s, &s->attend.grace, ATTEND_GRACE_US, attend_on_grace);
 }
 
 static int attend_on_drain_limit(sd_event_source *source, uint64_t usec, void *data)
@@ -103,8 +102,7 @@ void attend_drain(struct supervisor *s)
 		attend_send(s, &stop, NULL, 0);
 	else /* it has nothing in hand that the next one would not take up */
 		kill(s->attend.pid, SIGKILL);
-	r = sd_event_add_time_relative(s->event, &s->attend.grace, CLOCK_MONOTONIC, ATTEND_DRAIN_US,
-				       0, attend_on_drain_limit, s);
+	r = supervisor_set_timer(s, &s->attend.grace, ATTEND_DRAIN_US, attend_on_drain_limit);
 	if (r < 0)
 		kill(s->attend.pid, SIGKILL);
 }
@@ -150,9 +148,7 @@ static void attend_restart(struct supervisor *s, uint64_t pause_us)
 			return;
 		}
 	}
-	s->restart = sd_event_source_unref(s->restart);
-	r = sd_event_add_time_relative(s->event, &s->restart, CLOCK_MONOTONIC, pause_us, 0,
-				       attend_on_restart, s);
+	r = supervisor_set_timer(s, &s->restart, pause_us, attend_on_restart);
 	if (r < 0)
 		supervisor_give_up(s, r, "no timer for a new worker");
 }

@@ -157,6 +157,10 @@ void supervisor_end(struct supervisor *s, int error, const char *fmt, ...)
 /* The export cannot go on: those who wait get EIO, the mount goes, the run ends. */
 void supervisor_give_up(struct supervisor *s, int error, const char *why);
 
+/* Calls fn once, after the pause; replaces the timer that stands in *timer. */
+int supervisor_set_timer(struct supervisor *s, sd_event_source **timer, uint64_t pause_us,
+			 sd_event_time_handler_t fn);
+
 /* What a worker is told, from the configuration in force. */
 void supervisor_fill_worker_config(struct supervisor *s);
 

@@ -98,8 +98,7 @@ static int reload_watch(struct supervisor *s, uint64_t limit_us, sd_event_child_
 				   handler, s);
 
 	if (r >= 0)
-		r = sd_event_add_time_relative(s->event, &s->reload.timer, CLOCK_MONOTONIC,
-					       limit_us, 0, reload_on_timer, s);
+		r = supervisor_set_timer(s, &s->reload.timer, limit_us, reload_on_timer);
 	return r;
 }
 

@@ -303,8 +303,7 @@ int report_start(struct supervisor *s)
 	pulse_set_limits(&s->pulse_limits, s->report.notify.watchdog_us);
 	s->report.worked_us = report_clock();
 	report_refresh(s);
-	return sd_event_add_time_relative(s->event, &s->report.timer, CLOCK_MONOTONIC,
-					  s->report.period_us, 0, report_on_timer, s);
+	return supervisor_set_timer(s, &s->report.timer, s->report.period_us, report_on_timer);
 }
 
 void report_finish(struct supervisor *s)

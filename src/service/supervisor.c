@@ -24,6 +24,7 @@
 enum {
 	SUPERVISOR_THREADS_MIN = 4,
 	SUPERVISOR_THREADS_MAX = 16,
+	SUPERVISOR_TIMER_EXACT = 8, /* timers come late by no more than this part of a pause */
 };
 
 void supervisor_end(struct supervisor *s, int error, const char *fmt, ...)
@@ -71,6 +72,15 @@ void supervisor_give_up(struct supervisor *s, int error, const char *why)
 	journal_event(s, JOURNAL_GAVE_UP, &(struct journal_detail){.error = error},
 		      "the export is given up: %s", why);
 	supervisor_end(s, error, "%s: the export was given up: %s", s->image, why);
+}
+
+/* Left to itself, sd-event would let each of them be late by a quarter of a second. */
+int supervisor_set_timer(struct supervisor *s, sd_event_source **timer, uint64_t pause_us,
+			 sd_event_time_handler_t fn)
+{
+	*timer = sd_event_source_unref(*timer);
+	return sd_event_add_time_relative(s->event, timer, CLOCK_MONOTONIC, pause_us,
+					  pause_us / SUPERVISOR_TIMER_EXACT + 1, fn, s);
 }
 
 static int supervisor_on_stop(sd_event_source *source, const struct signalfd_siginfo *si,

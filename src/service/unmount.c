@@ -35,11 +35,8 @@ static int unmount_on_timer(sd_event_source *source, uint64_t usec, void *data);
 
 static void unmount_set_timer(struct supervisor *s, uint64_t pause_us)
 {
-	int r;
+	int r = supervisor_set_timer(s, &s->unmount.timer, pause_us, unmount_on_timer);
 
-	s->unmount.timer = sd_event_source_unref(s->unmount.timer);
-	r = sd_event_add_time_relative(s->event, &s->unmount.timer, CLOCK_MONOTONIC, pause_us, 0,
-				       unmount_on_timer, s);
 	if (r < 0) /* the next signal or mount event tries again */
 		log_msg(LOG_ERR, "%s: no timer: %s", s->target.path, strerrordesc_np(-r) ?: "?");
 }
