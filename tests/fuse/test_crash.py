@@ -13,7 +13,7 @@ import time
 import pytest
 
 from support import fio, images, loop, mounts, proc
-from support.content import GiB, KiB, MiB, apply, assert_same, execute, in_threads, plan, random_bytes, stripes
+from support.content import GiB, KiB, MiB, apply, assert_same, endless, execute, in_threads, plan, random_bytes, stripes
 from support.export import fuseimg
 from test_formats import SHAPES
 
@@ -73,18 +73,19 @@ def test_worker_killed_under_writers(name, work, maker, mount):
     model = bytearray(images.to_raw(image, work / "flat", "-f", format).read_bytes())
     export = mount(image, format=format)
     owned = stripes(name, len(model), 4)
-    plans = [plan(f"{name} {n}", owned[n], 100_000) for n in range(4)]
-    done = [0] * 4
+    done = [[] for _ in range(4)]
     stop = threading.Event()
 
     def writer(n):
         fd = os.open(export.path, os.O_WRONLY)
-        while not stop.is_set():
-            off, length, seed = plans[n][done[n]]
+        for write in endless(f"{name} {n}", owned[n]):
+            off, length, seed = write
             assert os.pwrite(fd, random_bytes(seed, length), off) == length
-            done[n] += 1
-            if done[n] % 40 == 0:
+            done[n].append(write)
+            if len(done[n]) % 40 == 0:
                 os.fsync(fd)
+            if stop.is_set():
+                break
         os.close(fd)
 
     def kills():
@@ -99,9 +100,9 @@ def test_worker_killed_under_writers(name, work, maker, mount):
             stop.set()
 
     in_threads([kills, *(lambda n=n: writer(n) for n in range(4))])
-    for n in range(4):
-        apply(model, plans[n][:done[n]])
-    assert min(done) > 20, done
+    for writes in done:
+        apply(model, writes)
+    assert min(map(len, done)) > 20
     assert_same(export.path, model)
     export.umount()
     if format == "qcow2":

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """Bytes that tell where they belong, and a flat model of a disk that several writers write to."""
 
+import itertools
 import os
 import random
 import threading
@@ -67,19 +68,23 @@ def stripes(seed, size, writers):
     return owned
 
 
-def plan(seed, owned, count):
-    """count writes (offset, length, seed) inside what a writer owns."""
+def endless(seed, owned):
+    """Writes (offset, length, seed) inside what a writer owns."""
     rng = random.Random(seed)
-    writes = []
-    for _ in range(count):
-        start, length = rng.choices(owned, [length + 512 for _, length in owned])[0]
+    weights = list(itertools.accumulate(length + 512 for _, length in owned))
+    while True:
+        start, length = rng.choices(owned, cum_weights=weights)[0]
         if rng.random() < 0.3:
             begin, end = 0, length
         else:
             begin, end = sorted((rng.randrange(length + 1), rng.randrange(length + 1)))
         if end > begin:
-            writes.append((start + begin, end - begin, rng.getrandbits(64)))
-    return writes
+            yield start + begin, end - begin, rng.getrandbits(64)
+
+
+def plan(seed, owned, count):
+    """The first so many of them."""
+    return list(itertools.islice(endless(seed, owned), count))
 
 
 def apply(model, writes):
