@@ -65,10 +65,6 @@ static int prepare_check_fixed(const struct config *new, const struct config *ol
 					"%s= cannot be changed while the image is mounted: stop "
 					"the export and start it again",
 					fixed[i].key);
-	if (!new->read_only &&new->snapshot)
-		return diag_set(diag, -EROFS,
-				"an internal snapshot can only be read: with SNAPSHOT= also say "
-				"READ_ONLY=yes");
 	return 0;
 }
 

@@ -362,6 +362,15 @@ const char *registry_path(const struct registry_own *own)
 	return own ? own->path : NULL;
 }
 
+void registry_leave(struct registry_own *own)
+{
+	if (!own)
+		return;
+	close(own->fd);
+	free(own->path);
+	free(own);
+}
+
 void registry_remove(struct registry_own *own, const struct diag *outcome)
 {
 	if (!own)
@@ -371,9 +380,7 @@ void registry_remove(struct registry_own *own, const struct diag *outcome)
 	dprintf(own->fd, "error=%d%cmessage=%s%c", outcome ? -outcome->error : 0, 0,
 		outcome ? outcome->text : "", 0);
 	unlink(own->path);
-	close(own->fd);
-	free(own->path);
-	free(own);
+	registry_leave(own);
 }
 
 /* The side of those who look. */

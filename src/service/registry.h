@@ -40,6 +40,8 @@ void registry_refresh(struct registry_own *own, const struct registry_entry *e);
 /* For a successor; -1 and NULL for NULL. */
 int registry_fd(const struct registry_own *own);
 const char *registry_path(const struct registry_own *own);
+/* Lets go of an entry that stays, for a later supervisor. Takes NULL. */
+void registry_leave(struct registry_own *own);
 /* Removes the entry and leaves the outcome (0, or negative errno and the sentence) to those who
  * wait. Takes NULL. */
 void registry_remove(struct registry_own *own, const struct diag *outcome);

@@ -50,7 +50,6 @@ void state_config_write(const struct config *c, state_put_fn put, void *data)
 	if (c->boot.partition)
 		put(data, "config.partition", "%s", c->boot.partition);
 	put(data, "config.partitions", "%s", tristate[c->partitions]);
-	put(data, "config.partitions", "%s", tristate[c->partitions]);
 	if (c->threads)
 		put(data, "config.threads", "%u", c->threads);
 	if (c->has_owner)

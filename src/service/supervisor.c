@@ -298,9 +298,12 @@ static void supervisor_block_signals(sigset_t *ret_old)
 /* Frees everything, reports the outcome to whoever waits for it, and returns it. */
 static int supervisor_finish(struct supervisor *s, struct diag *diag)
 {
+	/* Without a loop nothing has changed yet: what is stored stays, for the next supervisor */
+	bool left = s->resumed && !s->event;
+
 	attend_finish(s);
 	reload_finish(s);
-	if (s->event) /* else nothing was taken over, and what is stored is not ours to drop */
+	if (s->event)
 		resume_forget(s);
 	if (s->mounted)
 		session_close(&s->session);
@@ -328,7 +331,10 @@ static int supervisor_finish(struct supervisor *s, struct diag *diag)
 	if (!s->ready)
 		s->options->ready(s->options->ready_data, s->outcome.error, &s->outcome);
 	/* Last: who waits for this may take the image away */
-	registry_remove(s->own, &s->outcome);
+	if (left)
+		registry_leave(s->own);
+	else
+		registry_remove(s->own, &s->outcome);
 	if (s->options->make_target)
 		rmdir(s->options->target);
 	target_done(&s->target);

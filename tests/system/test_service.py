@@ -22,7 +22,7 @@ def start_fails(exported):
 
 
 @pytest.mark.parametrize("name", ["simple", "with-dash", "two--dashes", "with space", "Größe_π", "a.b:c", "back\\slash",
-                                  "-leading"])
+                                  "-leading", "$HOME"])
 def test_names(name, machine, export):
     """Every name that a person may choose, with the unit's name as systemd-escape has it."""
     exported = export(machine, name, size=8 * MiB)
