@@ -15,6 +15,7 @@ import pytest
 from support import fio, images, loop, mounts, proc
 from support.content import GiB, KiB, MiB, apply, assert_same, endless, execute, in_threads, plan, random_bytes, stripes
 from support.export import fuseimg
+from support.syscalls import fsync_error
 from test_formats import SHAPES
 
 SHAPE = {shape.name: shape for shape in SHAPES}
@@ -127,27 +128,9 @@ def test_worker_killed_under_fio(name, work, mount):
         check(image, len(killed))
 
 
-@contextlib.contextmanager
-def overbooked_device(directory):
-    """A block device of 48 MiB, of which the host has room for 16."""
-    directory.mkdir()
-    with loop.small_file_system(directory, 16 * MiB):
-        proc.run("truncate", "--size", 48 * MiB, directory / "disk")
-        with loop.device(directory / "disk") as device:
-            yield device
-
-
-def fsync_error(fd):
-    try:
-        os.fsync(fd)
-    except OSError as error:
-        return error.errno
-    return 0
-
-
 def test_failed_flush_outlives_the_worker(work, mount):
     """The host cannot write back what it took, and says so once: no later fsync succeeds, whoever serves it."""
-    with overbooked_device(work / "room") as device:
+    with loop.overbooked(work / "room") as device:
         export = mount(device, format="raw")
         fd = export.open()
         os.pwrite(fd, b"a" * MiB, 0)

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """SIGHUP: another configuration and another program for a mount that is in use."""
 
+import errno
 import os
 import shutil
 import signal
@@ -14,6 +15,7 @@ import pytest
 from support import fio, images, loop, mounts, proc
 from support.content import KiB, MiB, random_bytes
 from support.export import BUILD, WORKER
+from support.syscalls import fsync_error
 
 
 def reload(service, good=True):
@@ -62,6 +64,24 @@ def test_nothing_changed(image, manager):
     os.close(fd)
     service.stop()
     images.check(image, leaks=0)
+
+
+@pytest.mark.parametrize("format", ["raw", "qcow2"])
+def test_failed_write_back_is_told(format, work, manager):
+    """The host could not write back what it took, and nobody of ours has heard of it when the reload begins."""
+    with loop.overbooked_directory(work / "room") as files:
+        image = images.create(files / "disk.img", 40 * MiB, format=format)
+        manager.configure("disk", image=image, format=format)
+        service = manager.start("disk")
+        with open(service.path, "r+b", buffering=0) as disk, open(image, "rb") as host:
+            for n in range(32):
+                os.pwrite(disk.fileno(), random_bytes(n, MiB), n * MiB)
+            assert fsync_error(host.fileno()) in (errno.EIO, errno.ENOSPC)
+            assert "may not be on stable storage" in reload(service)
+            for _ in range(2):
+                assert fsync_error(disk.fileno()) != 0
+        service.stop(status=1)
+        assert "may not be on stable storage" in service.log.read_text()
 
 
 @pytest.mark.core

@@ -54,3 +54,24 @@ def small_file_system(directory, size):
         yield Path(directory)
     finally:
         run("umount", "--lazy", directory, check=False)
+
+
+@contextlib.contextmanager
+def overbooked(directory):
+    """A block device of 48 MiB, of which the host has room for 16: what is written there it cannot write back."""
+    directory.mkdir()
+    with small_file_system(directory, 16 << 20):
+        run("truncate", "--size", 48 << 20, directory / "disk")
+        with device(directory / "disk") as name:
+            yield name
+
+
+@contextlib.contextmanager
+def overbooked_directory(directory):
+    """The same with a file system on it."""
+    top = directory.with_name(directory.name + "-files")
+    top.mkdir()
+    with overbooked(directory) as name:
+        run("mkfs.ext4", "-q", "-O", "^has_journal", "-E", "lazy_itable_init=1,nodiscard", name)
+        with mounted(name, top) as files:
+            yield files

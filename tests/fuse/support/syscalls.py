@@ -49,3 +49,12 @@ def segments(fd, size):
         found.append((start, end))
         at = end
     return found
+
+
+def fsync_error(fd):
+    """What fsync(2) fails with, or 0."""
+    try:
+        os.fsync(fd)
+    except OSError as error:
+        return error.errno
+    return 0
