@@ -16,6 +16,7 @@
 #include "base/diag.h"
 #include "base/io.h"
 #include "base/mounts.h"
+#include "service/loops.h"
 
 DEFINE_CLEANUP(DIR *, closedir);
 #define _cleanup_closedir_ _cleanup_(closedirp)
@@ -54,28 +55,10 @@ static void busy_add(struct busy *b, const char *fmt, ...)
 	b->shown++;
 }
 
-/* Is path the target itself or below it? */
-static bool busy_inside(const struct busy *b, const char *path)
-{
-	size_t n = strlen(b->target);
-
-	return strncmp(path, b->target, n) == 0 && (path[n] == '\0' || path[n] == '/');
-}
-
-/* Is source the loop device of this name, or a partition of it? */
-static bool busy_is_device(const char *source, const char *loop)
-{
-	size_t n = strlen(loop);
-
-	if (strncmp(source, "/dev/", 5) != 0 || strncmp(source + 5, loop, n) != 0)
-		return false;
-	return source[5 + n] == '\0' || source[5 + n] == 'p';
-}
-
 static void busy_add_loop(struct busy *b, const char *loop)
 {
 	for (size_t i = 0; i < b->mounts.n; i++)
-		if (busy_is_device(b->mounts.entries[i].source, loop)) {
+		if (loops_is_device(b->mounts.entries[i].source, loop)) {
 			busy_add(b, "/dev/%s (mounted on %s)", loop, b->mounts.entries[i].point);
 			return;
 		}
@@ -84,22 +67,11 @@ static void busy_add_loop(struct busy *b, const char *loop)
 
 static void busy_find_loops(struct busy *b)
 {
-	_cleanup_closedir_ DIR *dir = opendir("/sys/block");
-	const struct dirent *e;
+	_cleanup_(loops_done) struct loops loops;
 
-	while (dir && (e = readdir(dir))) {
-		_cleanup_free_ char *file = NULL;
-		char path[sizeof(e->d_name) + 64];
-
-		if (strncmp(e->d_name, "loop", 4) != 0)
-			continue;
-		snprintf(path, sizeof(path), "/sys/block/%s/loop/backing_file", e->d_name);
-		if (io_read_file(AT_FDCWD, path, PATH_MAX, &file, NULL) < 0)
-			continue;
-		file[strcspn(file, "\n")] = '\0';
-		if (busy_inside(b, file))
-			busy_add_loop(b, e->d_name);
-	}
+	loops_find(b->target, &loops);
+	for (size_t i = 0; i < loops.n; i++)
+		busy_add_loop(b, loops.names[i]);
 }
 
 static void busy_find_mounts(struct busy *b)
@@ -107,7 +79,7 @@ static void busy_find_mounts(struct busy *b)
 	for (size_t i = 0; i < b->mounts.n; i++) {
 		const char *point = b->mounts.entries[i].point;
 
-		if (busy_inside(b, point) && strcmp(point, b->target) != 0)
+		if (loops_path_inside(point, b->target) && strcmp(point, b->target) != 0)
 			busy_add(b, "a mount on %s", point);
 	}
 }
@@ -122,7 +94,7 @@ static bool busy_link_inside(const struct busy *b, int dir_fd, const char *name)
 	if (n < 0)
 		return false;
 	path[n] = '\0';
-	return busy_inside(b, path);
+	return loops_path_inside(path, b->target);
 }
 
 /* The same for all links in a directory of dir_fd. */

@@ -67,10 +67,11 @@ struct attend {
 };
 
 struct unmount {
-	bool wanted; /* told to stop */
-	bool gone;   /* the mount table no longer knows our file system */
-	pid_t child; /* the attempt under way, 0: none */
-	int answer;  /* its pipe: who is in the way */
+	bool wanted;	    /* told to stop */
+	uint64_t wanted_us; /* since when */
+	bool gone;	    /* the mount table no longer knows our file system */
+	pid_t child;	    /* the attempt under way, 0: none */
+	int answer;	    /* its pipe: who is in the way */
 	unsigned attempts;
 	sd_event_source *child_source, *timer, *watch;
 	int watch_fd;

@@ -22,6 +22,7 @@
 #include "base/io.h"
 #include "base/log.h"
 #include "service/busy.h"
+#include "service/sweep.h"
 #include "base/mounts.h"
 
 enum {
@@ -29,9 +30,20 @@ enum {
 	UNMOUNT_QUICK_US = 100 * 1000,
 	UNMOUNT_SLOW_US = 1000 * 1000,
 	UNMOUNT_REMIND_US = 10 * 1000 * 1000,
+	/* Before anything is taken from its users at a shutdown: services that systemd has not put
+	 * in order with a mount may still be ending there */
+	UNMOUNT_PATIENCE_US = 10 * 1000 * 1000,
 };
 
 static int unmount_on_timer(sd_event_source *source, uint64_t usec, void *data);
+
+static uint64_t unmount_now(const struct supervisor *s)
+{
+	uint64_t now = 0;
+
+	sd_event_now(s->event, CLOCK_MONOTONIC, &now);
+	return now;
+}
 
 static void unmount_set_timer(struct supervisor *s, uint64_t pause_us)
 {
@@ -105,12 +117,15 @@ static int unmount_on_child(sd_event_source *source, const siginfo_t *end, void 
 	return 0;
 }
 
-static void __attribute__((noreturn)) unmount_child(const struct supervisor *s, int answer)
+static void __attribute__((noreturn))
+unmount_child(const struct supervisor *s, int answer, bool last_call)
 {
 	char who[sizeof(s->unmount.busy)];
 	int r;
 
 	close(s->life_write); /* a successor's worker is what we may be waiting for */
+	if (last_call)
+		sweep(s->target.path);
 	r = session_unmount(s->target.path);
 	if (r == -EBUSY && s->unmount.attempts >= UNMOUNT_QUICK_MAX &&
 	    busy_describe(s->target.path, who, sizeof(who)) > 0)
@@ -120,13 +135,14 @@ static void __attribute__((noreturn)) unmount_child(const struct supervisor *s, 
 
 static int unmount_start_child(struct supervisor *s)
 {
+	bool last_call = unmount_now(s) - s->unmount.wanted_us >= UNMOUNT_PATIENCE_US;
 	int answer[2];
 
 	if (pipe2(answer, O_CLOEXEC | O_NONBLOCK) < 0)
 		return -errno;
 	s->unmount.child = fork();
 	if (s->unmount.child == 0)
-		unmount_child(s, answer[1]);
+		unmount_child(s, answer[1], last_call);
 	s->unmount.answer = answer[0];
 	close(answer[1]);
 	if (s->unmount.child < 0)
@@ -175,6 +191,8 @@ static int unmount_on_timer(sd_event_source *source, uint64_t usec, void *data)
 
 void unmount_request(struct supervisor *s)
 {
+	if (!s->unmount.wanted)
+		s->unmount.wanted_us = unmount_now(s);
 	s->unmount.wanted = true;
 	s->unmount.attempts = 0;
 	s->unmount.busy[0] = '\0';

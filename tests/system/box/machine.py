@@ -77,7 +77,7 @@ class Machine:
 
     def booted(self):
         state = self.run("systemctl", "is-system-running", check=False).stdout.strip()
-        return state in ("running", "degraded")
+        return state in ("running", "degraded", "maintenance")
 
     def console_text(self):
         return Path(self.state / "console").read_text(encoding="utf-8", errors="replace")
@@ -128,10 +128,12 @@ class Machine:
 
     # the end
 
-    def poweroff(self, timeout=60):
-        """An orderly end; the seconds that it took. The journal stays readable (journal_of_the_dead)."""
+    def poweroff(self, timeout=60, verb="poweroff"):
+        """An orderly end; the seconds that it took. The journal stays readable (journal_of_the_dead). (nspawn, started
+        as here, ends at a reboot, too.) verb: None where the machine was told already."""
         begin = time.monotonic()
-        self.systemctl("poweroff", "--no-block")
+        if verb:
+            self.systemctl(verb, "--no-block")
         self.process.wait(timeout)
         took = time.monotonic() - begin
         self.destroy()
