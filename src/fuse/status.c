@@ -5,6 +5,7 @@
 
 #include "base/checked.h"
 #include "fuse/nodes.h"
+#include "fuse/windows.h"
 
 /*
  * One "key: value" per line. Numbers have a fixed width, so that the text keeps its length: a
@@ -42,6 +43,7 @@ size_t status_text(struct share *share, char *buf, size_t size)
 	} numbers[] = {
 		{"size", image_size(share->image)},
 		{"allocated", st.allocated},
+		{"partitions", windows_count(share)},
 		{"threads", share->slots.n},
 		{"reads", sum.reads},
 		{"read_bytes", sum.read_bytes},

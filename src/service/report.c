@@ -84,7 +84,24 @@ static void report_add_state(const struct supervisor *s, char *buf, size_t size)
 		report_add(buf, size, "A new worker is being started: ");
 }
 
-/* "disk.qcow2 (qcow2, 40 GiB, 3.2 GiB allocated)" */
+/* How many files there are beside the disk, and which of them "partition" leads to. */
+static void report_add_partitions(const struct supervisor *s, char *buf, size_t size)
+{
+	const struct slots_windows *w;
+	const struct slots_names *names;
+
+	if (!s->slots.head)
+		return;
+	w = &s->slots.head->windows;
+	names = &w->names[atomic_load(&w->live) & 1];
+	if (names->n == 0)
+		return;
+	report_add(buf, size, ", %u partition%s", names->n, names->n > 1 ? "s" : "");
+	if (names->selected && s->config->boot.partition)
+		report_add(buf, size, ", %s is part%u", s->config->boot.partition, names->selected);
+}
+
+/* "disk.qcow2 (qcow2, 40 GiB, 2 partitions, 3.2 GiB allocated)" */
 static void report_add_image(const struct supervisor *s, char *buf, size_t size)
 {
 	const char *base = strrchr(s->image ?: "", '/');
@@ -99,6 +116,7 @@ static void report_add_image(const struct supervisor *s, char *buf, size_t size)
 		   format_size(total, sizeof(total), s->opened.size));
 	if (s->config->snapshot)
 		report_add(buf, size, ", snapshot %s", s->config->snapshot);
+	report_add_partitions(s, buf, size);
 	/* What the kernel has in memory: a file server that does not answer is not asked */
 	if (statx(s->image_fd, "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC, STATX_BLOCKS | STATX_TYPE,
 		  &st) == 0 &&

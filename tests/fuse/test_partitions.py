@@ -271,6 +271,12 @@ def test_worker_killed_under_writers(format, work, show):
     export.umount()
 
 
+def told(export):
+    """How many there are, by the file with the counters."""
+    lines = (export.target / "status").read_text(encoding="utf-8").splitlines()
+    return int(dict(line.split(": ", 1) for line in lines)["partitions"])
+
+
 def test_reread_on_reload(work, manager):
     """A new table is in force after a reload: what stays keeps its node, what moves gets another one."""
     disk = tables.make(work / "disk.img", "gpt")
@@ -281,6 +287,7 @@ def test_reread_on_reload(work, manager):
     kept = os.fstat(fds[1]).st_ino
     tables.write(service.path, "label: gpt\nsize=2M, name=first\nstart=16M, size=1M\n4: start=4M, size=1M\n")
     assert sorted(os.listdir(service.target)) == ["disk", "part1", "part2", "part3", "status"]
+    assert ", 3 partitions" in service.status and told(service) == 3
     reload(service)
     assert sorted(os.listdir(service.target)) == ["disk", "part1", "part2", "part4", "status"]
     assert os.fstat(fds[1]).st_size == 2 * MiB and os.stat(service.target / "part1").st_ino == kept
@@ -298,6 +305,8 @@ def test_reread_on_reload(work, manager):
     manager.configure("disk", image=disk, format="raw", partitions="no")
     reload(service)
     assert sorted(os.listdir(service.target)) == ["disk", "status"]
+    service.wait_value("STATUS", lambda status: "partition" not in status)
+    assert told(service) == 0
     service.stop()
 
 
@@ -438,6 +447,7 @@ def test_selected_after_kill_and_reload(several, manager):
     assert os.readlink(link) == "part3"
     reload(service)
     assert os.readlink(link) == "part2"
+    service.wait_value("STATUS", lambda status: ", 4 partitions, LABEL=label 3 is part2" in status)
     service.stop()
 
 
