@@ -48,11 +48,10 @@ int locate_policy_parse(const char *s, struct locate_policy *ret, struct diag *d
 	}
 	for (const char *p = s; p; p = strchr(p, ':') ? strchr(p, ':') + 1 : NULL)
 		if (*p != '/')
-			return diag_set(
-				diag, -EINVAL,
-				"backing is \"directory\", \"none\" or absolute directories "
-				"with ':' between them, not \"%s\"",
-				locate_quote(&q, s));
+			return diag_set(diag, -EINVAL,
+					"backing is \"directory\", \"none\" or absolute paths with "
+					"':' between them, not \"%s\"",
+					locate_quote(&q, s));
 	policy.dirs = strdup(s);
 	if (!policy.dirs)
 		return diag_errno(diag, -ENOMEM, "cannot keep the list of backing directories");
@@ -233,20 +232,61 @@ static bool locate_beside(const char *top, const char *real, mode_t mode)
 	return locate_below(top, (size_t)(slash - top), real);
 }
 
-static bool locate_listed(const char *dirs, const char *real)
+/*
+ * Does an entry of the list reach this file? A directory is a place to read from, with all that is
+ * below it. Writing takes more: that it names the file, or the directory in which this stands, and
+ * of a block device nothing but its name will do.
+ */
+static bool locate_reaches(const char *entry, const char *real, bool writable, mode_t mode)
 {
-	while (dirs) {
-		const char *end = strchrnul(dirs, ':');
-		_cleanup_free_ char *dir = strndup(dirs, (size_t)(end - dirs));
-		_cleanup_free_ char *real_dir = dir ? realpath(dir, NULL) : NULL;
+	size_t n = strcmp(entry, "/") == 0 ? 0 : strlen(entry);
 
-		if (real_dir && strcmp(real_dir, "/") == 0)
+	if (strcmp(entry, real) == 0)
+		return true;
+	if (!locate_below(entry, n, real))
+		return false;
+	return !writable || (!S_ISBLK(mode) && !strchr(real + n + 1, '/'));
+}
+
+static bool locate_listed(const char *list, const char *real, bool writable, mode_t mode)
+{
+	while (list) {
+		const char *end = strchrnul(list, ':');
+		_cleanup_free_ char *entry = strndup(list, (size_t)(end - list));
+		_cleanup_free_ char *real_entry = entry ? realpath(entry, NULL) : NULL;
+
+		if (real_entry && locate_reaches(real_entry, real, writable, mode))
 			return true;
-		if (real_dir && locate_below(real_dir, strlen(real_dir), real))
-			return true;
-		dirs = *end ? end + 1 : NULL;
+		list = *end ? end + 1 : NULL;
 	}
 	return false;
+}
+
+int locate_check_writing(const struct locate_policy *policy, const char *real, mode_t mode,
+			 struct diag *diag)
+{
+	bool listed = policy->backing == LOCATE_LISTED;
+	struct locate_quoted path, dirs;
+
+	if (listed && locate_listed(policy->dirs, real, true, mode))
+		return 0;
+	locate_quote(&path, real);
+	return diag_set(diag, -EACCES,
+			"%s is only written to where %s is listed; allow it with -o "
+			"backing=%s%s%s, or use -o ro",
+			path.text, S_ISBLK(mode) ? "this block device" : "it, or its directory,",
+			listed ? locate_quote(&dirs, policy->dirs) : "", listed ? ":" : "",
+			path.text);
+}
+
+static int locate_judge_writing(const struct locate *l, const struct locate_policy *policy,
+				const char *real, mode_t mode)
+{
+	int r = locate_check_writing(policy, real, mode, l->diag);
+
+	if (r < 0)
+		diag_prefix(l->diag, "%s", l->subject);
+	return r;
 }
 
 static int locate_judge(const struct locate *l, const struct locate_policy *policy, const char *top,
@@ -256,7 +296,10 @@ static int locate_judge(const struct locate *l, const struct locate_policy *poli
 	size_t dir_len = (size_t)(strrchr(real, '/') - real);
 	struct locate_quoted path, dir, dirs;
 
-	if (listed ? locate_listed(policy->dirs, real) : locate_beside(top, real, mode))
+	if (l->writable)
+		return locate_judge_writing(l, policy, real, mode);
+	if (listed ? locate_listed(policy->dirs, real, false, mode)
+		   : locate_beside(top, real, mode))
 		return 0;
 	diag_quote(dir.text, sizeof(dir.text), real, max_u64(dir_len, 1));
 	return diag_set(l->diag, -EACCES, "%s is %s, %s; allow it with -o backing=%s%s%s",

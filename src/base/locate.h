@@ -12,21 +12,24 @@
  */
 
 #include <stdbool.h>
+#include <sys/stat.h>
 
 #include "base/diag.h"
 
+/* Where a file may be that is only read. To be written to, it must be listed: itself, or (no block
+ * device) the directory that it stands in. */
 enum locate_backing {
 	LOCATE_SAME_DIRECTORY, /* at or below the directory of the top image (the default) */
 	LOCATE_NONE,	       /* nowhere: an image that names another file is refused */
-	LOCATE_LISTED,	       /* at or below one of the listed directories */
+	LOCATE_LISTED,	       /* listed, or below a listed directory */
 };
 
 struct locate_policy {
 	enum locate_backing backing;
-	char *dirs; /* LISTED: absolute directories, ':' between them. Owned */
+	char *dirs; /* LISTED: absolute directories and files, ':' between them. Owned */
 };
 
-/* The words of BACKING=: directory, none, or DIR:DIR (absolute). -EINVAL with a sentence. */
+/* The words of BACKING=: directory, none, or PATH:PATH (absolute). -EINVAL with a sentence. */
 int locate_policy_parse(const char *s, struct locate_policy *ret, struct diag *diag);
 void locate_policy_done(struct locate_policy *p);
 
@@ -46,5 +49,10 @@ int locate_open_image(const char *path, bool writable, bool direct, int *ret_fd,
 int locate_open_named(const struct locate_policy *policy, const char *top, const char *parent,
 		      const char *name, bool writable, bool direct, int *ret_fd, char **ret_path,
 		      struct diag *diag);
+
+/* Whether a file that an image names, real path and mode, may be written to: 0, or -EACCES with a
+ * sentence. locate_open_named() asks it; this is for one that has been open for reading. */
+int locate_check_writing(const struct locate_policy *policy, const char *real, mode_t mode,
+			 struct diag *diag);
 
 #endif

@@ -49,8 +49,9 @@ static const struct config_key config_keys[] = {
 	{"group", config_set_group, 0, CONFIG_PLAIN, "GROUP|GID", "group of the disk file"},
 	{"mode", config_set_mode, 0, CONFIG_PLAIN, "000..777",
 	 "permissions of the disk file, octal; 600, or 400 where read-only"},
-	{"backing", config_set_backing, 0, CONFIG_PLAIN, "directory|none|DIR:DIR",
-	 "where files that the image names may be: its directory, nowhere, listed ones"},
+	{"backing", config_set_backing, 0, CONFIG_PLAIN, "directory|none|PATH:PATH",
+	 "where files that the image names may be: its directory, nowhere, listed ones; a data "
+	 "file is only written to where it is listed"},
 	{"mount", config_set_mount, FIELD(boot.mount), CONFIG_BOOT, "DIR",
 	 "at boot, mount the file system on the disk there"},
 	{"partition", config_set_partition, FIELD(boot.partition), CONFIG_PLAIN, SELECTOR_VALUES,

@@ -30,6 +30,11 @@ static const struct files_entry *files_find(const struct files *f, const struct 
 	return NULL;
 }
 
+bool files_goes_with_image(const char *parent, uint32_t role, const char *top)
+{
+	return role == CHANNEL_ROLE_DATA && strcmp(parent, top) == 0;
+}
+
 static bool files_known_parent(const struct files *f, const char *parent)
 {
 	if (strcmp(parent, f->top) == 0)
@@ -48,7 +53,7 @@ static int files_check(const struct files *f, const struct files_request *q, str
 				"the worker speaks for a file that it was not given");
 	if (q->role != CHANNEL_ROLE_BACKING && q->role != CHANNEL_ROLE_DATA)
 		return diag_set(diag, -EACCES, "the worker asks for a file in no known role");
-	if (q->writable && (!f->writable || q->role == CHANNEL_ROLE_BACKING))
+	if (q->writable && (!f->writable || !files_goes_with_image(q->parent, q->role, f->top)))
 		return diag_set(diag, -EACCES, "the worker asks to write what is only to be read");
 	if (f->sealed)
 		return diag_set(diag, -EACCES,

@@ -40,6 +40,10 @@ struct files {
 	unsigned n;
 };
 
+/* Whether a file is one with the image, written to when that is: its own data file. Those of the
+ * files below it are not. */
+bool files_goes_with_image(const char *parent, uint32_t role, const char *top);
+
 /* One request, as it stands in CHANNEL_OPEN. */
 struct files_request {
 	const char *parent; /* the file that names it: top, or one that was opened before */

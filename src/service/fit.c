@@ -59,7 +59,7 @@ static int fit_files(struct supervisor *s, struct diag *diag)
 	for (unsigned i = 0; r == 0 && i < f->n; i++) {
 		struct files_entry *e = &f->entries[i];
 
-		if (e->role != CHANNEL_ROLE_DATA)
+		if (!files_goes_with_image(e->parent, e->role, s->image))
 			continue;
 		r = fit_file(&e->fd, e->path, f->writable, lock, diag);
 		e->writable = f->writable;

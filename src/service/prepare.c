@@ -68,6 +68,25 @@ static int prepare_check_fixed(const struct config *new, const struct config *ol
 	return 0;
 }
 
+/* The files that would be written to with the image were open for reading alone. */
+static int prepare_check_files(const struct state *state, struct diag *diag)
+{
+	for (unsigned i = 0; i < state->n_files; i++) {
+		const struct files_entry *e = &state->files[i];
+		struct stat st;
+		int r;
+
+		if (!files_goes_with_image(e->parent, e->role, state->image))
+			continue;
+		if (stat(e->path, &st) < 0)
+			return diag_errno(diag, -errno, "%s", e->path);
+		r = locate_check_writing(&state->config.backing, e->path, st.st_mode, diag);
+		if (r < 0)
+			return r;
+	}
+	return 0;
+}
+
 static int prepare_check_writable(const struct state *state, int image_fd, struct diag *diag)
 {
 	_cleanup_close_ int fd = -1;
@@ -77,7 +96,7 @@ static int prepare_check_writable(const struct state *state, int image_fd, struc
 	fd = open(link, O_RDWR | O_CLOEXEC);
 	if (fd < 0)
 		return diag_errno(diag, -errno, "%s cannot be opened for writing", state->image);
-	return 0;
+	return prepare_check_files(state, diag);
 }
 
 /* Last, since it is the one thing that changes something: nobody may have the disk open for

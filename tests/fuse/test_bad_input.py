@@ -233,9 +233,10 @@ def test_backing_forbidden(target, overlay):
 def test_data_file_missing_or_outside(work, target):
     image = images.create(work / "disk.img", MiB, data_file="data.bin")
     (work / "data.bin").rename(work / "data.away")
-    refused(image, target, work / "data.bin")
+    refused(image, target, work / "data.bin", backing=work)
     (work / "data.bin").symlink_to("/etc/passwd")
-    refused(image, target, "/etc/passwd", "backing=")
+    refused(image, target, "/etc/passwd", "backing=", backing=work)
+    refused(image, target, "/etc/passwd", "backing=", ro=True)
 
 
 def test_symlinked_image_is_where_it_leads(work, target, overlay, mount):

@@ -72,7 +72,7 @@ def test_worker_killed_under_writers(name, work, maker, mount):
     else:
         image, format = maker.make(SHAPE[name], work), "qcow2"
     model = bytearray(images.to_raw(image, work / "flat", "-f", format).read_bytes())
-    export = mount(image, format=format)
+    export = mount(image, format=format, **images.to_write(name, work))
     owned = stripes(name, len(model), 4)
     done = [[] for _ in range(4)]
     stop = threading.Event()

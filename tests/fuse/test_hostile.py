@@ -89,8 +89,8 @@ class Ordeal:
                 os.fsync(fd)
         os.close(fd)
 
-    def all(self, image, name=None):
-        """info, map, and both mounts. True when the last was possible."""
+    def all(self, image, name=None, **options):
+        """info, map, and both mounts. True when the last was possible, to which the options belong."""
         name = name or str(image)
         before = image.read_bytes() if image.is_file() and image.stat().st_size < 64 * MiB else None
         self.command("info", image, name=name)
@@ -99,7 +99,7 @@ class Ordeal:
         self.mount(image, name, ro=True)
         if before is not None:
             assert image.read_bytes() == before, "looking at an image changed it"
-        return self.mount(image, name)
+        return self.mount(image, name, **options)
 
 
 @pytest.fixture
@@ -317,7 +317,28 @@ def test_raw_file_as_data_file_of_itself(ordeal, work):
     image = images.create(work / "disk.img", MiB, data_file="data.bin")
     (work / "data.bin").unlink()
     os.link(image, work / "data.bin")
-    assert not ordeal.all(image, name=str(work))
+    assert not ordeal.all(image, name=str(work), backing=work)
+
+
+@pytest.mark.core
+@pytest.mark.parametrize("victim", [".ssh/authorized_keys", "victim.qcow2", "data.bin"])
+def test_data_file_is_not_written_unasked(victim, ordeal, mount, work):
+    """An image that somebody has brought names another file of ours: the guest of a mount could overwrite that."""
+    image = images.create(work / "disk.img", MiB, data_file="x" * len(victim))
+    image.write_bytes(image.read_bytes().replace(b"x" * len(victim), victim.encode()))
+    other = work / victim
+    other.parent.mkdir(exist_ok=True)
+    other.write_bytes(random_bytes(1, MiB))
+    before = images.digest(other)
+    for policy in ({}, {"backing": f"{work}/nothing"}, {"backing": work.parent}):
+        with pytest.raises(MountFailed, match=f"listed; allow it with -o backing=.*{victim}, or use -o ro"):
+            mount(image, **policy)
+    assert not ordeal.mount(image, str(other), partitions="no")
+    assert ordeal.mount(image, victim, ro=True)
+    assert images.digest(other) == before
+    for policy in (other, other.parent):
+        assert ordeal.mount(image, victim, backing=policy)
+        assert images.digest(other) != before, "it was to be written"
 
 
 # files that are none
@@ -351,7 +372,7 @@ def test_special_file_as_data_file(kind, ordeal, work):
     image = images.create(work / "disk.img", MiB, data_file="special")
     (work / "special").unlink()
     special(work, kind)
-    assert not ordeal.all(image, name="special")
+    assert not ordeal.all(image, name="special", backing=work)
 
 
 @pytest.mark.parametrize("kind", ["fifo", "socket", "device", "directory", "tape"])

@@ -158,6 +158,24 @@ def test_a_mount_that_fails_leaves_nothing(helper, work, place):
     assert not mounts.at(where)
 
 
+def test_data_file(helper, work, place):
+    """Written to only where the options list it."""
+    where, flat, image = place("mnt"), work / "flat", work / "disk.qcow2"
+    with flat.open("wb") as file:
+        file.truncate(16 * MiB)
+    proc.run("mkfs.ext4", "-q", "-F", flat)
+    proc.run("qemu-img", "convert", "-O", "qcow2", "-o", f"data_file={work / 'disk.data'}", flat, image)
+    assert "disk.data is only written to where" in helper.mount(image, where, status=FAILED)
+    helper.mount(image, where, "-o", f"backing={work / 'disk.data'}")
+    (where / "hello").write_text("there")
+    helper.umount(where)
+    helper.wait_no_export()
+    helper.mount(image, where, "-o", "ro")
+    assert (where / "hello").read_text() == "there"
+    helper.umount(where)
+    helper.wait_no_export()
+
+
 def test_refusals(helper, image, place):
     where = place("mnt")
     assert "/nowhere/x" in helper.mount("/nowhere/x", where, status=FAILED)

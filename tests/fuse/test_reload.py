@@ -142,6 +142,31 @@ def test_not_read_only_under_writers(image, manager):
     service.stop()
 
 
+@pytest.mark.core
+@pytest.mark.parametrize("listed", ["base.data", "disk.data"])
+def test_writable_with_data_files(listed, work, manager):
+    """What is written then, too, is the image's own data file where it is listed, and no data file of a backing file."""
+    images.create(work / "base.qcow2", 16 * MiB, data_file="base.data")
+    image = images.create(work / "disk.qcow2", 16 * MiB, data_file="disk.data", backing=("base.qcow2", "qcow2"))
+    before = images.digest(work / "base.data")
+    settings = {"image": image, "backing": f"{work}:{work / listed}" if listed == "disk.data" else work.parent}
+    manager.configure("disk", **settings, read_only="yes")
+    service = manager.start("disk")
+    manager.configure("disk", **settings, read_only="no")
+    if listed != "disk.data":
+        refused(service, "disk.data is only written to where it")
+        service.stop()
+        return
+    reload(service)
+    proc.wait_until(lambda: "rw" in mounts.at(service.target).options, 5)
+    with service.path.open("r+b") as disk:
+        disk.write(b"y" * MiB)
+    service.stop()
+    assert (work / "disk.data").read_bytes()[:MiB] == b"y" * MiB
+    assert images.digest(work / "base.data") == before
+    images.check(image)
+
+
 def test_not_writable(image, work, manager):
     """A file system that can only be read: the reload fails, reading goes on."""
     place = work / "place"

@@ -40,7 +40,8 @@ def stress(work, maker, mount, name, seconds, seed=0, direct=False, **options):
     flat = image.read_bytes() if format == "raw" else images.to_raw(image, work / "flat").read_bytes()
     growable = options.get("growable")
     model = shared(flat, len(flat) + (3 * MiB + 11 if growable else 0))
-    export = mount(image, format=format, discard=["unmap", "ignore"][seed % 2], **options)
+    export = mount(image, format=format, discard=["unmap", "ignore"][seed % 2],
+                   **images.to_write(name, work), **options)
     owned = (page_stripes if direct else stripes)(f"{name} {seed}", len(flat), PROCESSES)
     clients = [Client(export.path, model, owned[n], f"{name} {seed} {n}", direct) for n in range(PROCESSES)]
     if growable:

@@ -40,7 +40,7 @@ def test_written_by_threads(shape, work, maker, mount):
     model = bytearray(images.to_raw(image, work / "flat").read_bytes())
     below = [path for path in work.glob("base*.img")]
     before = {path: images.digest(path) for path in below}
-    export = mount(image)
+    export = mount(image, **images.to_write(shape.name, work))
     write_with(in_threads, export.path, model, shape.name, 120)
     assert_same(export.path, model)
     export.umount()

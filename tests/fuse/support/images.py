@@ -139,6 +139,11 @@ class Maker:
                    "discard": f"discard -q {off} {length}"}[kind]
 
 
+def to_write(name, directory):
+    """The options of a mount that writes to a shape in a directory: a data file has to be listed."""
+    return {"backing": directory} if "data-file" in name else {}
+
+
 def create(path, size, backing=None, format="qcow2", **options):
     """qemu-img create, run where the image is, so that names in it are relative."""
     words = []

@@ -360,6 +360,56 @@ static void test_listed(void **state)
 	assert_refused(t, named(t, dirs, "../ab/base.img"), -EACCES, "outside");
 }
 
+/* As its data file, which is to be written to. */
+static int written(struct tree *t, const char *backing, const char *name)
+{
+	_cleanup_(locate_policy_done) struct locate_policy policy = {0};
+	const char *top = at(t, "a/disk.qcow2");
+
+	done(t);
+	assert_int_equal(locate_policy_parse(backing, &policy, NULL), 0);
+	return locate_open_named(&policy, top, top, name, true, false, &t->fd, &t->real, &t->diag);
+}
+
+static void assert_written(struct tree *t, const char *backing, const char *name, const char *real)
+{
+	assert_int_equal(written(t, backing, name), 0);
+	assert_int_equal(fcntl(t->fd, F_GETFL) & O_ACCMODE, O_RDWR);
+	assert_string_equal(t->real, at(t, real));
+	done(t);
+}
+
+static void test_writing_takes_a_name(void **state)
+{
+	struct tree *t = *state;
+	char list[400], sentence[600];
+
+	snprintf(
+		sentence, sizeof(sentence),
+		"the file \"link.img\" that %s/a/disk.qcow2 names: %s/a/base.img is only written "
+		"to "
+		"where it, or its directory, is listed; allow it with -o backing=%s/a/base.img, or "
+		"use -o ro",
+		t->root, t->root, t->root);
+	assert_refused(t, written(t, "directory", "link.img"), -EACCES, "is listed");
+	assert_string_equal(t->diag.text, sentence);
+	assert_refused(t, written(t, "none", "base.img"), -EACCES, "backing=none");
+	/* Above it, beside it, and one whose name only begins like it */
+	assert_refused(t, written(t, t->root, "base.img"), -EACCES, "is listed");
+	assert_refused(t, written(t, "/", "base.img"), -EACCES, "is listed");
+	snprintf(list, sizeof(list), "%s/a/disk.qcow2:%s/x:%s/a/base", t->root, t->root, t->root);
+	assert_refused(t, written(t, list, "base.img"), -EACCES, list);
+
+	assert_written(t, at(t, "a"), "base.img", "a/base.img");
+	assert_written(t, at(t, "a/base.img"), "base.img", "a/base.img");
+	assert_written(t, at(t, "a/link.img"), "base.img", "a/base.img");
+	snprintf(list, sizeof(list), "/no/such:%s/here/", t->root);
+	assert_written(t, list, "../x/base.img", "x/base.img");
+	/* A file that is listed is listed for reading, too, and nothing below it is */
+	assert_opened(t, named(t, at(t, "a/base.img"), "base.img"), "a/base.img");
+	assert_refused(t, named(t, at(t, "a/base.img"), "sub/deep.img"), -EACCES, "outside");
+}
+
 static void test_protocols(void **state)
 {
 	static const char *const names[] = {"nbd://host/x",
@@ -433,6 +483,9 @@ static void test_block_devices(void **state)
 	assert_int_equal(named(t, "/dev", "/dev/loop0"), 0);
 	assert_string_equal(t->real, "/dev/loop0");
 	done(t);
+	assert_refused(t, written(t, "/dev", "/dev/loop0"), -EACCES,
+		       "only written to where this block device is listed; allow it with -o "
+		       "backing=/dev:/dev/loop0");
 	assert_refused(t,
 		       locate_open_named(&same, "/dev/loop1", "/dev/loop1", "loop0", false, false,
 					 &t->fd, &t->real, &t->diag),
@@ -509,6 +562,7 @@ int main(void)
 		cmocka_unit_test(test_parent_below_top),
 		cmocka_unit_test(test_none),
 		cmocka_unit_test(test_listed),
+		cmocka_unit_test(test_writing_takes_a_name),
 		cmocka_unit_test(test_protocols),
 		cmocka_unit_test(test_named_of_wrong_kind),
 		cmocka_unit_test(test_hostile_names),

@@ -94,6 +94,7 @@ static void test_sealed(void **state)
 static void test_what_no_honest_worker_asks(void **state)
 {
 	struct files f = {.policy = &policy, .top = top, .top_fd = top_fd, .writable = true};
+	struct locate_policy listed = {.backing = LOCATE_LISTED};
 	int fd = -1;
 
 	assert_int_equal(ask(&f, "/etc/passwd", "shadow", CHANNEL_ROLE_BACKING, false, &fd),
@@ -101,8 +102,14 @@ static void test_what_no_honest_worker_asks(void **state)
 	assert_int_equal(ask(&f, "", base, CHANNEL_ROLE_BACKING, false, &fd), -EACCES);
 	assert_int_equal(ask(&f, top, "base", 0, false, &fd), -EACCES);
 	assert_int_equal(ask(&f, top, "base", CHANNEL_ROLE_BACKING, true, &fd), -EACCES);
+	assert_int_equal(ask(&f, top, "base", CHANNEL_ROLE_DATA, true, &fd), -EACCES);
+	f.policy = &listed;
+	listed.dirs = base;
 	assert_int_equal(ask(&f, top, "base", CHANNEL_ROLE_DATA, true, &fd), 0);
 	assert_int_equal(fcntl(fd, F_GETFL) & O_ACCMODE, O_RDWR);
+	/* The data file of a file below the image */
+	assert_int_equal(ask(&f, base, "base", CHANNEL_ROLE_DATA, true, &fd), -EACCES);
+	f.policy = &policy;
 	f.writable = false;
 	assert_int_equal(ask(&f, top, "./base", CHANNEL_ROLE_DATA, true, &fd), -EACCES);
 	assert_int_equal(ask(&f, top, "/etc/passwd", CHANNEL_ROLE_BACKING, false, &fd), -EACCES);
