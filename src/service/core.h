@@ -157,6 +157,12 @@ void supervisor_end(struct supervisor *s, int error, const char *fmt, ...)
 	__attribute__((format(printf, 3, 4)));
 /* The export cannot go on: those who wait get EIO, the mount goes, the run ends. */
 void supervisor_give_up(struct supervisor *s, int error, const char *why);
+/*
+ * fork(2) for what may wait: for a worker, a disk, another process. The child has none of the
+ * descriptors whose last end others wait for: the life pipe's, and those of the connection, which
+ * ends with them however long a child goes on.
+ */
+pid_t supervisor_fork(struct supervisor *s);
 
 /* Calls fn once, after the pause; replaces the timer that stands in *timer. */
 int supervisor_set_timer(struct supervisor *s, sd_event_source **timer, uint64_t pause_us,

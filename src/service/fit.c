@@ -115,11 +115,9 @@ void fit_mount(struct supervisor *s)
 	e = mounts_at(&m, s->target.path);
 	if (!e || e->dev != s->dev || e->read_only == s->config->read_only)
 		return;
-	pid = fork();
-	if (pid == 0) {
-		close(s->life_write); /* it may have to wait for a worker that is to come */
+	pid = supervisor_fork(s); /* it may have to wait for a worker that is to come */
+	if (pid == 0)
 		_exit(-session_remount(s->target.path, s->config->read_only));
-	}
 	if (pid > 0)
 		(void)sd_event_add_child(s->event, NULL, pid, WEXITED, fit_on_mount, s);
 }

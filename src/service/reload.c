@@ -130,7 +130,6 @@ static void reload_flush_file(int fd)
 
 static void __attribute__((noreturn)) reload_flush_child(const struct supervisor *s)
 {
-	close(s->life_write); /* nobody is to wait for a disk on our account */
 	reload_flush_file(s->image_fd);
 	for (unsigned i = 0; i < s->files.n; i++)
 		if (s->files.entries[i].writable)
@@ -161,7 +160,7 @@ static int reload_on_flushed(sd_event_source *source, const siginfo_t *end, void
 static void reload_flush(struct supervisor *s)
 {
 	s->reload.phase = RELOAD_FLUSHING;
-	s->reload.child = s->config->read_only ? 0 : fork();
+	s->reload.child = s->config->read_only ? 0 : supervisor_fork(s);
 	if (s->reload.child == 0 && !s->config->read_only)
 		reload_flush_child(s);
 	if (s->reload.child <= 0) /* read-only, or no process to be had: the worker flushes */

@@ -260,20 +260,22 @@ static uint64_t report_requests(const struct supervisor *s)
 /* More time for a start or a stop that gets on. */
 static void report_extend(struct supervisor *s, uint64_t now)
 {
-	bool stopping = s->unmount.wanted || s->unmount.gone, moving;
+	bool stopping = s->unmount.wanted || s->unmount.gone, users, moving;
 	struct progress_sample sample;
 
 	if (s->ready && !s->resumed && !stopping)
 		return;
 	if (stopping && s->report.stop_us == 0)
 		s->report.stop_us = now;
-	progress_sample(s->attend.pid, s->image_fd, &sample);
+	/* What the worker or the disk do beside, for whomever, brings the users' end no closer */
+	users = stopping && !s->unmount.gone;
+	progress_sample(users ? 0 : s->attend.pid, users ? -1 : s->image_fd, &sample);
 	sample.requests = report_requests(s);
 	moving = progress_note(&s->report.progress, &sample, now, REPORT_PATIENCE_US);
 	/* The last worker of an earlier run: a new start would wait for it as well */
-	if (s->life)
+	if (s->life && now - s->report.start_us < REPORT_BUSY_US)
 		moving = true;
-	if (stopping && !s->unmount.gone && now - s->report.stop_us < REPORT_BUSY_US)
+	if (users && now - s->report.stop_us < REPORT_BUSY_US)
 		moving = true;
 	if (moving)
 		notify_send(&s->report.notify, "EXTEND_TIMEOUT_USEC=%d", REPORT_EXTEND_US);
@@ -319,7 +321,7 @@ void report_init(struct report *r)
 int report_start(struct supervisor *s)
 {
 	pulse_set_limits(&s->pulse_limits, s->report.notify.watchdog_us);
-	s->report.worked_us = report_clock();
+	s->report.start_us = s->report.worked_us = report_clock();
 	report_refresh(s);
 	return supervisor_set_timer(s, &s->report.timer, s->report.period_us, report_on_timer);
 }

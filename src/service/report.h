@@ -29,6 +29,7 @@ struct report {
 	char problem[DIAG_MAX / 2]; /* the last error, with its time; "" none */
 	struct slots_sum seen;	    /* when users was found */
 	struct progress progress;
+	uint64_t start_us;
 	uint64_t stop_us;   /* when we were told to stop */
 	char why[DIAG_MAX]; /* what report_waiting() was told last */
 	uint64_t waited_us;

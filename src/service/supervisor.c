@@ -281,6 +281,17 @@ static int supervisor_set_up(struct supervisor *s, struct diag *diag)
 	return 0;
 }
 
+pid_t supervisor_fork(struct supervisor *s)
+{
+	pid_t pid = fork();
+
+	if (pid == 0) {
+		close(s->life_write);
+		session_close(&s->session); /* of the child's memory */
+	}
+	return pid;
+}
+
 /* The signals that the loop reads; *ret_old is what was blocked before. */
 static void supervisor_block_signals(sigset_t *ret_old)
 {

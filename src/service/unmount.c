@@ -123,7 +123,6 @@ unmount_child(const struct supervisor *s, int answer, bool last_call)
 	char who[sizeof(s->unmount.busy)];
 	int r;
 
-	close(s->life_write); /* a successor's worker is what we may be waiting for */
 	if (last_call)
 		sweep(s->target.path);
 	r = session_unmount(s->target.path);
@@ -140,7 +139,7 @@ static int unmount_start_child(struct supervisor *s)
 
 	if (pipe2(answer, O_CLOEXEC | O_NONBLOCK) < 0)
 		return -errno;
-	s->unmount.child = fork();
+	s->unmount.child = supervisor_fork(s);
 	if (s->unmount.child == 0)
 		unmount_child(s, answer[1], last_call);
 	s->unmount.answer = answer[0];
@@ -226,7 +225,8 @@ void unmount_finish(struct supervisor *s)
 {
 	struct unmount *u = &s->unmount;
 
-	if (u->child > 0)
+	/* It may be looking at a process that has long waited for the disk, and will wait longer */
+	if (u->child > 0 && kill(u->child, SIGKILL) == 0)
 		waitpid(u->child, NULL, 0);
 	unmount_clear(s);
 	u->timer = sd_event_source_unref(u->timer);

@@ -27,9 +27,11 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "base/checked.h"
 #include "base/cleanup.h"
 #include "base/log.h"
 #include "base/mounts.h"
+#include "service/core.h"
 #include "service/supervisor.h"
 
 enum {
@@ -410,6 +412,39 @@ static void test_missing_worker(void **state)
 	setenv("FUSEIMG_WORKER", saved, 1);
 }
 
+/* While a child of the supervisor's lives, others must see the end of all that they wait for. */
+static void test_children_hold_nothing(void **state)
+{
+	struct supervisor s = {.session = {.n = 1}};
+	int life[2], fuse[2], clone[2], status;
+	struct pollfd ends[3];
+	pid_t pid;
+
+	assert_int_equal(pipe(life), 0);
+	assert_int_equal(pipe(fuse), 0);
+	assert_int_equal(pipe(clone), 0);
+	s.life_write = life[1];
+	s.session.fd = fuse[1];
+	s.session.thread_fds[0] = clone[1];
+	s.session.slots_fd = -1;
+	pid = supervisor_fork(&s);
+	assert_true(pid >= 0);
+	if (pid == 0)
+		pause();
+	close(life[1]);
+	session_close(&s.session);
+	ends[0] = (struct pollfd){.fd = life[0]};
+	ends[1] = (struct pollfd){.fd = fuse[0]};
+	ends[2] = (struct pollfd){.fd = clone[0]};
+	for (size_t i = 0; i < ARRAY_SIZE(ends); i++) {
+		assert_int_equal(poll(&ends[i], 1, WAIT_MS), 1);
+		assert_true(ends[i].revents & POLLHUP);
+		close(ends[i].fd);
+	}
+	assert_int_equal(kill(pid, SIGKILL), 0);
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -431,6 +466,7 @@ int main(void)
 		cmocka_unit_test(test_unmounted_between_two_workers),
 		cmocka_unit_test(test_aborted_connection),
 		cmocka_unit_test(test_reopen_never_works),
+		cmocka_unit_test(test_children_hold_nothing),
 	};
 
 	if (geteuid() != 0 || access("/dev/fuse", R_OK | W_OK) < 0)
