@@ -16,14 +16,18 @@
 #include <sys/statfs.h>
 #include <sys/sysmacros.h>
 #include <sys/wait.h>
+#include <time.h>
 
 #include "base/cleanup.h"
 #include "base/mounts.h"
+#include "service/registry.h"
 #include "session/session.h"
 
 enum {
-	TARGET_PROBE_MS = 2000, /* a daemon that takes longer is alive, only busy */
-	TARGET_STALE_MAX = 16,	/* dead mounts on top of each other that are taken away */
+	TARGET_PROBE_MS = 2000,	 /* a daemon that takes longer is alive, only busy */
+	TARGET_STALE_MAX = 16,	 /* dead mounts on top of each other that are taken away */
+	TARGET_ENDING_MS = 5000, /* for a worker to find out that its supervisor was killed */
+	TARGET_PAUSE_MS = 50,
 };
 
 /*
@@ -68,13 +72,45 @@ static bool target_is_stale(const char *path)
 	if (pid < 0)
 		return false;
 	if (pid == 0)
-		_exit(statfs(path, &fs) < 0 && errno == ENOTCONN);
+		/* ECONNABORTED: the connection ended while this waited for its answer */
+		_exit(statfs(path, &fs) < 0 && (errno == ENOTCONN || errno == ECONNABORTED));
 	p.fd = pidfd = pidfd_open(pid, 0);
 	if (pidfd < 0 || poll(&p, 1, TARGET_PROBE_MS) != 1)
 		kill(pid, SIGKILL);
 	while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
 		;
 	return WIFEXITED(status) && WEXITSTATUS(status) == 1;
+}
+
+/* Is there a supervisor whose export stands at path, as far as can be seen from here? */
+static bool target_is_owned(const char *path)
+{
+	struct registry_watch *owner = NULL;
+	bool owned = registry_watch(path, &owner, NULL) < 0 || owner;
+
+	registry_watch_free(owner);
+	return owned;
+}
+
+static uint64_t target_now_ms(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
+}
+
+/* Nobody serves the export at path, or somebody who has lost his supervisor, and ends. */
+static bool target_is_dead(const char *path)
+{
+	uint64_t end = target_now_ms() + TARGET_ENDING_MS;
+
+	while (!target_is_stale(path)) {
+		if (target_is_owned(path) || target_now_ms() >= end)
+			return false;
+		poll(NULL, 0, TARGET_PAUSE_MS);
+	}
+	return true;
 }
 
 /* Takes away the topmost mount at path, which nobody serves. */
@@ -104,7 +140,7 @@ int target_clean(const char *path, bool *ret_cleaned, bool *ret_detached, struct
 		e = mounts_at(&m, path);
 		if (!e || strcmp(e->type, MOUNTS_OURS) != 0)
 			return 0;
-		if (!target_is_stale(path))
+		if (!target_is_dead(path))
 			return diag_set(diag, -EBUSY,
 					"%s is in use: %s is mounted there (fuseimg umount %s "
 					"ends that)",

@@ -34,8 +34,8 @@ void target_done(struct target *t);
 
 /*
  * Takes away the mount of ours at path (real path) if nobody serves it any more; lazily where it
- * still has users, whose requests fail already (*ret_detached). 0: there is none now; -EBUSY: there
- * is one, and it is alive.
+ * still has users, whose requests fail already (*ret_detached). Where only the supervisor is gone,
+ * the end of the worker is waited for. 0: there is none now; -EBUSY: there is one, and it is alive.
  */
 int target_clean(const char *path, bool *ret_cleaned, bool *ret_detached, struct diag *diag);
 

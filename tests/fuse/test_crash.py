@@ -376,11 +376,17 @@ def test_list_and_umount_after_the_supervisor_was_killed(work, mount):
     assert not export.mounted
 
 
-def test_supervisor_killed_with_a_directory_target(work, mount):
+@pytest.mark.parametrize("late", [0, 0.5])
+def test_supervisor_killed_with_a_directory_target(late, work, mount):
+    """Mounted again at once, when the worker has not found out yet, which on a busy machine takes a while."""
     image = images.create(work / "disk.img", 8 * MiB)
     target = work / "directory"
     target.mkdir()
     export = mount(image, target=target)
+    worker = export.worker
+    if late:
+        os.kill(worker, signal.SIGSTOP)
+        threading.Timer(late, proc.kill, [worker, signal.SIGCONT]).start()
     os.kill(export.supervisor, signal.SIGKILL)
     proc.wait_until(lambda: not proc.alive(export.supervisor), 5)
     again = mount(image, target=target, directory=True)
