@@ -12,12 +12,15 @@
 #include "base/endian.h"
 #include "base/io.h"
 
-#define SAVED_MAGIC "fuseimg check: saved metadata 1\n"
+#define SAVED_MAGIC "fuseimg check: saved metadata 2\n"
+
+#define SAVED_SEAL_OFF UINT64_MAX /* where no image has anything */
 
 enum {
 	SAVED_MAGIC_BYTES = sizeof(SAVED_MAGIC) - 1,
 	SAVED_HEAD = SAVED_MAGIC_BYTES + 8, /* the size of the image follows */
 	SAVED_RECORD_MAX = 1 << 20,
+	SAVED_SEAL = 16,       /* bytes of that record */
 	SAVED_NAMES_MAX = 100, /* repairs in one second */
 };
 
@@ -132,6 +135,17 @@ int saved_flush(struct saved *s)
 	return r < 0 ? saved_failed(s, r) : 0;
 }
 
+int saved_put_seal(struct saved *s, const struct saved_seal *seal)
+{
+	uint8_t bytes[SAVED_SEAL];
+	int r;
+
+	be64_put(bytes, seal->size);
+	be64_put(bytes + 8, seal->sum);
+	r = saved_write(s, bytes, sizeof(bytes), SAVED_SEAL_OFF);
+	return r < 0 ? r : saved_flush(s);
+}
+
 /* The records of a file by their places, to be put back in reverse order: where bytes were saved
  * twice, the first are the oldest. */
 struct saved_records {
@@ -175,12 +189,15 @@ static int saved_record(int fd, uint64_t at, uint64_t *ret_off, uint8_t *bytes, 
 	return 1;
 }
 
+/* Up to the seal, of which 1 says that it is there; it stays in bytes. */
 static int saved_find(int fd, uint8_t *bytes, struct saved_records *records)
 {
 	uint64_t at = SAVED_HEAD, off, len = 0;
 	int r;
 
 	while ((r = saved_record(fd, at, &off, bytes, &len)) > 0) {
+		if (off == SAVED_SEAL_OFF)
+			return len == SAVED_SEAL ? 1 : -EUCLEAN;
 		r = saved_records_add(records, at);
 		if (r < 0)
 			return r;
@@ -195,7 +212,7 @@ static int saved_put_back(int fd, struct store *store, uint64_t size)
 	struct saved_records records = {0};
 	int r = bytes ? saved_find(fd, bytes, &records) : -ENOMEM;
 
-	for (size_t i = records.n; r == 0 && i-- > 0;) {
+	for (size_t i = records.n; r >= 0 && i-- > 0;) {
 		uint64_t off = 0, len = 0;
 
 		r = saved_record(fd, records.at[i], &off, bytes, &len);
@@ -203,22 +220,58 @@ static int saved_put_back(int fd, struct store *store, uint64_t size)
 			r = store_write(store, bytes, len, off);
 	}
 	free(records.at);
-	if (r == 0 && !store->fixed)
+	if (r >= 0 && !store->fixed)
 		r = store_resize(store, size);
 	return r < 0 ? r : store_flush(store);
 }
 
-int saved_undo(const char *path, struct store *store, struct diag *diag)
+/* A file that we have made; *ret_size: of the image before the repair. */
+static int saved_open(const char *path, uint64_t *ret_size, struct diag *diag)
 {
 	_cleanup_close_ int fd = open(path, O_RDONLY | O_CLOEXEC);
 	uint8_t head[SAVED_HEAD];
-	int r;
 
 	if (fd < 0)
 		return diag_errno(diag, -errno, "%s: cannot be opened", path);
 	if (io_pread(fd, head, sizeof(head), 0) != (ssize_t)sizeof(head) ||
 	    memcmp(head, SAVED_MAGIC, SAVED_MAGIC_BYTES) != 0)
 		return diag_set(diag, -EUCLEAN, "%s: was not saved by fuseimg check", path);
-	r = saved_put_back(fd, store, be64_get(head + SAVED_MAGIC_BYTES));
+	*ret_size = be64_get(head + SAVED_MAGIC_BYTES);
+	return TAKE_FD(fd);
+}
+
+int saved_read_seal(const char *path, struct saved_seal *ret, struct diag *diag)
+{
+	_cleanup_free_ uint8_t *bytes = malloc(SAVED_RECORD_MAX);
+	struct saved_records records = {0};
+	uint64_t before = 0;
+	_cleanup_close_ int fd = saved_open(path, &before, diag);
+	int r;
+
+	if (fd < 0)
+		return fd;
+	r = bytes ? saved_find(fd, bytes, &records) : -ENOMEM;
+	free(records.at);
+	if (r < 0)
+		return diag_errno(diag, r, "%s: cannot be read", path);
+	if (r == 0)
+		return diag_set(diag, -EUCLEAN,
+				"%s: is of a repair that did not come to its end, which cannot be "
+				"taken back; repair the image again",
+				path);
+	*ret = (struct saved_seal){
+		.size = be64_get(bytes), .before = before, .sum = be64_get(bytes + 8)};
+	return 0;
+}
+
+int saved_undo(const char *path, struct store *store, struct diag *diag)
+{
+	uint64_t size = 0;
+	_cleanup_close_ int fd = saved_open(path, &size, diag);
+	int r;
+
+	if (fd < 0)
+		return fd;
+	r = saved_put_back(fd, store, size);
 	return r < 0 ? diag_errno(diag, r, "%s: cannot be put back into %s", path, store->name) : 0;
 }

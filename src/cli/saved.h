@@ -5,7 +5,8 @@
 /*
  * What a repair overwrites, in a file of its own: IMAGE.fuseimg-check-TIME, made when there is
  * something to save. It begins with a line that says what it is and the size that the image had;
- * then come records: offset and length (64 bits each, big endian), and so many bytes.
+ * then come records: offset and length (64 bits each, big endian), and so many bytes. The last one,
+ * at no place of an image, is the seal: how the repair has left the image.
  */
 
 #include "base/diag.h"
@@ -29,8 +30,19 @@ int saved_write(struct saved *s, const void *bytes, size_t len, uint64_t off);
 /* On stable storage, the file's name included. */
 int saved_flush(struct saved *s);
 
-/* Puts back what the file at path holds. Whatever was changed after the repair is lost, or is in
- * conflict with it. */
+/* The image as a repair has left it, by which an undo knows that nothing has come in between. */
+struct saved_seal {
+	uint64_t size;	 /* of the file */
+	uint64_t before; /* and before the repair */
+	uint64_t sum;	 /* metasum.h, from `before` on */
+};
+
+/* The last thing that is written, and flushed: without it nothing can be put back. before is known
+ * here already. */
+int saved_put_seal(struct saved *s, const struct saved_seal *seal);
+int saved_read_seal(const char *path, struct saved_seal *ret, struct diag *diag);
+
+/* Puts back what the file at path holds, into an image that is still as its seal says. */
 int saved_undo(const char *path, struct store *store, struct diag *diag);
 
 #endif

@@ -10,6 +10,7 @@
 #include "base/locate.h"
 #include "base/lock.h"
 #include "base/parse.h"
+#include "cli/metasum.h"
 #include "cli/output.h"
 #include "cli/saved.h"
 #include "image/image.h"
@@ -259,11 +260,66 @@ static int check_run(struct run *run, struct diag *diag)
 	return r;
 }
 
+/* The image as it is now. */
+static int check_take_seal(struct run *run, uint64_t before, struct saved_seal *ret,
+			   struct diag *diag)
+{
+	const struct check show = {.data = run, .progress = check_progress};
+	struct saved_seal seal = {.before = before};
+	int r = store_size(run->store, &seal.size);
+
+	if (r < 0)
+		return diag_errno(diag, r, "%s", run->store->name);
+	r = metasum_take(run->store, run->command->config.format, before, &show, &seal.sum, diag);
+	check_hide_progress(run);
+	if (r == 0)
+		*ret = seal;
+	return r;
+}
+
+/* Also after a repair that has failed half-way. One that is done is none the worse without. */
+static void check_seal(struct run *run)
+{
+	struct diag diag = {0};
+	struct saved_seal seal;
+	int r;
+
+	if (!run->saved.path)
+		return;
+	r = check_take_seal(run, run->saved.image_size, &seal, &diag);
+	if (r == 0) {
+		run->saved.diag = &diag;
+		r = saved_put_seal(&run->saved, &seal);
+	}
+	if (r < 0)
+		fprintf(stderr, "fuseimg: the repair cannot be undone: %s\n", diag.text);
+}
+
+static int check_undo_refused(const struct run *run, const char *how, struct diag *diag)
+{
+	return diag_set(diag, -EUCLEAN,
+			"%s: %s since the repair of which %s is, or it is another image; nothing "
+			"was changed",
+			run->store->name, how, run->command->undo);
+}
+
 static int check_undo(struct run *run, struct diag *diag)
 {
+	const char *path = run->command->undo;
+	struct saved_seal then, now;
 	int r = check_open(run, true, diag);
 
-	return r < 0 ? r : saved_undo(run->command->undo, run->store, diag);
+	if (r == 0)
+		r = saved_read_seal(path, &then, diag);
+	if (r == 0)
+		r = check_take_seal(run, then.before, &now, diag);
+	if (r < 0)
+		return r;
+	if (now.size != then.size)
+		return check_undo_refused(run, "its size has changed", diag);
+	if (now.sum != then.sum)
+		return check_undo_refused(run, "it has been written to", diag);
+	return saved_undo(path, run->store, diag);
 }
 
 int verb_check(struct command *c, struct diag *diag)
@@ -271,6 +327,7 @@ int verb_check(struct command *c, struct diag *diag)
 	struct run run = {.command = c, .terminal = isatty(STDERR_FILENO) == 1, .saved.fd = -1};
 	int r = c->undo ? check_undo(&run, diag) : check_run(&run, diag);
 
+	check_seal(&run);
 	if (r == 0 && !c->undo) {
 		c->status = check_status(&run.check);
 		if (c->json) {

@@ -126,6 +126,57 @@ def test_directed(what, image, work):
     assert images.digest(image) == damaged
 
 
+@pytest.mark.core
+@pytest.mark.parametrize("what", ["block-outside", "table-outside", "leak"])
+def test_undo_refuses_what_has_changed(what, image, work):
+    """Allocated since, longer, another image, undone already: nothing of it is touched."""
+    spoil(image, what)
+    damaged = images.digest(image)
+    saved = check(image, "--repair=all", status=CLEAN)["saved"]
+    repaired = work / "repaired"
+    shutil.copy(image, repaired)
+
+    def refused(path, *words):
+        before = images.digest(path)
+        done = fuseimg("check", f"--undo={saved}", path, check=False)
+        assert done.returncode == FAILED and "nothing was changed" in done.stderr, done.stderr
+        assert all(word in done.stderr for word in (saved, *words)), done.stderr
+        assert images.digest(path) == before
+
+    proc.run("qemu-io", "-c", "write -P 9 14M 2M", image)
+    refused(image, str(image))
+    shutil.copy(repaired, image)
+    with image.open("r+b") as file:
+        file.truncate(image.stat().st_size + 512)
+    refused(image, "its size has changed")
+    refused(images.create(work / "other.img", 8 * MiB))
+    shutil.copy(repaired, image)
+    fuseimg("check", f"--undo={saved}", image)
+    assert images.digest(image) == damaged
+    refused(image)
+
+
+@pytest.mark.core
+def test_undo_keeps_what_was_written_in_place(image):
+    spoil(image, "table-outside")
+    saved = check(image, "--repair=all", status=CLEAN)["saved"]
+    proc.run("qemu-io", "-c", "write -P 8 0 64k", image)
+    fuseimg("check", f"--undo={saved}", image)
+    check(image, status=CORRUPT)
+    check(image, "--repair=all", status=CLEAN)
+    proc.run("qemu-io", "-c", "read -P 8 0 64k", image)
+
+
+def test_undo_of_half_a_repair(image):
+    spoil(image, "block-outside")
+    saved = check(image, "--repair=all", status=CLEAN)["saved"]
+    os.truncate(saved, os.path.getsize(saved) - 1)
+    before = images.digest(image)
+    done = fuseimg("check", f"--undo={saved}", image, check=False)
+    assert done.returncode == FAILED and "did not come to its end" in done.stderr
+    assert images.digest(image) == before
+
+
 def stricter(texts):
     """
     Whether we found something that qemu-img check lets pass, rightly by the specification: bit 0 of a version 2 or
