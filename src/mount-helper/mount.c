@@ -142,11 +142,12 @@ static int mount_new(const struct mount_words *w, const struct options *o, struc
 		return r;
 	order_write(&s, w->spec, w->dir);
 	r = source_start(&s, w->spec, o, diag);
-	if (r < 0)
-		return r;
-	r = mount_part(w, o, &s, diag);
-	if (r != 0)
-		source_release(&s);
+	if (r == 0) {
+		r = mount_part(w, o, &s, diag);
+		if (r != 0)
+			source_release(&s);
+	}
+	source_done(&s);
 	return r;
 }
 

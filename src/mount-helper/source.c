@@ -66,7 +66,14 @@ int source_init(struct source *s, const char *spec, const struct options *o, str
 		r = source_init_named(s, spec, o, diag);
 	}
 	instance_target(s->name, s->target);
+	s->lock = -1;
 	return r;
+}
+
+void source_done(struct source *s)
+{
+	closep(&s->lock);
+	s->lock = -1;
 }
 
 /* Is it mounted? -errno. */
@@ -134,13 +141,12 @@ static int source_settle(const struct source *s, int fd, const char *path, const
 	return r < 0 ? diag_errno(diag, r, "%s", path) : 0;
 }
 
-/* The lock keeps two mounts of one image, which boot starts at the same time, from each other's
- * feet; the caller holds it until the export stands. */
-static int source_configure(const struct source *s, const char *spec, const struct options *o,
-			    int *ret_fd, struct diag *diag)
+/* The lock also keeps two mounts of one image, which boot starts at the same time, from each
+ * other's feet. */
+static int source_configure(struct source *s, const char *spec, const struct options *o,
+			    struct diag *diag)
 {
 	_cleanup_free_ char *settings = NULL;
-	_cleanup_close_ int fd = -1;
 	char path[PATH_MAX];
 	int r;
 
@@ -150,13 +156,10 @@ static int source_configure(const struct source *s, const char *spec, const stru
 		r = source_settings(spec, o, &settings);
 	if (r < 0)
 		return diag_errno(diag, r, "%s", path);
-	fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
-	if (fd < 0 || flock(fd, LOCK_EX) < 0)
+	s->lock = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+	if (s->lock < 0 || flock(s->lock, LOCK_EX) < 0)
 		return diag_errno(diag, -errno, "%s", path);
-	r = source_settle(s, fd, path, settings, diag);
-	if (r == 0)
-		*ret_fd = TAKE_FD(fd);
-	return r;
+	return source_settle(s, s->lock, path, settings, diag);
 }
 
 static int source_start_unit(const struct source *s, struct diag *diag)
@@ -199,11 +202,9 @@ static int source_start_daemon(const struct source *s, const char *spec, const s
 	return r > 0 ? diag_set(diag, -EIO, "%s cannot be exported", spec) : r;
 }
 
-int source_start(const struct source *s, const char *spec, const struct options *o,
-		 struct diag *diag)
+int source_start(struct source *s, const char *spec, const struct options *o, struct diag *diag)
 {
-	_cleanup_close_ int lock = -1;
-	int r = s->ours ? source_configure(s, spec, o, &lock, diag) : 0;
+	int r = s->ours ? source_configure(s, spec, o, diag) : 0;
 
 	if (r < 0)
 		return r;
@@ -227,6 +228,7 @@ static bool source_of_file(const char *path, struct source *ret)
 		return false;
 	snprintf(ret->name, sizeof(ret->name), "%.*s", (int)len, path + n);
 	instance_target(ret->name, ret->target);
+	ret->lock = -1;
 	ret->ours = access(instance_runtime_file(ret->name, file), F_OK) == 0;
 	return true;
 }
@@ -287,24 +289,46 @@ static bool source_is_mounted(const struct source *s)
 
 /* The kernel lets go of a loop device a moment after its file system, or when the last program has
  * closed it that looks at new devices. */
-static bool source_wait_unused(const struct source *s)
+static bool source_is_unused(const struct source *s)
+{
+	return !source_in_use(s);
+}
+
+static bool source_is_locked(const struct source *s)
+{
+	return flock(s->lock, LOCK_EX | LOCK_NB) == 0;
+}
+
+static bool source_wait(const struct source *s, bool (*is)(const struct source *s))
 {
 	const struct timespec step = {.tv_nsec = SOURCE_WAIT_STEP_MS * 1000000L};
 
 	for (int i = 0; i < SOURCE_WAIT_STEPS; i++) {
-		if (!source_in_use(s))
+		if (is(s))
 			return true;
 		nanosleep(&step, NULL);
 	}
 	return false;
 }
 
-void source_release(const struct source *s)
+/* Unless source_start() has done it. */
+static bool source_lock(struct source *s)
+{
+	char path[PATH_MAX];
+
+	if (s->lock >= 0)
+		return true;
+	s->lock = open(instance_runtime_file(s->name, path), O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+	return s->lock >= 0 && source_wait(s, source_is_locked);
+}
+
+void source_release(struct source *s)
 {
 	struct run stop = {0};
 	char unit[UNIT_NAME_SIZE];
 
-	if (!s->ours || source_is_mounted(s) || !source_wait_unused(s))
+	if (!s->ours || !source_lock(s) || source_is_mounted(s) ||
+	    !source_wait(s, source_is_unused))
 		return;
 	if (source_has_systemd()) {
 		/* The job may wait for ours: at shutdown the export is stopped behind the mount */

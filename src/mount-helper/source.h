@@ -24,20 +24,27 @@ struct source {
 	char name[NAME_MAX + 1];
 	char target[PATH_MAX]; /* directory of the export */
 	bool ours;	       /* made for an image; else it has a configuration of its own */
+	int lock;	       /* on its configuration, see source_start(); -1: none */
 };
 
 /* spec: the path of an image, or the name (without "/") of an export that has a configuration. */
 int source_init(struct source *s, const char *spec, const struct options *o, struct diag *diag);
 
-/* Makes the export stand; returns when it can be used. */
-int source_start(const struct source *s, const char *spec, const struct options *o,
-		 struct diag *diag);
+/*
+ * Makes the export stand; returns when it can be used. One of ours is locked from here to
+ * source_done(): until there is a loop device on it, an unmount of the same image that goes on
+ * beside us would find nobody who uses it, and stop it.
+ */
+int source_start(struct source *s, const char *spec, const struct options *o, struct diag *diag);
+
+void source_done(struct source *s);
 
 /* The export of ours (s->ours) that a loop device ("/dev/loop7") stands on. False: none. */
 bool source_of_loop(const char *device, struct source *ret);
 
 /* Stops an export of ours that no loop device stands on any more; waits a moment for one that is
- * just going. Does not wait for the end of the export. */
-void source_release(const struct source *s);
+ * just going. Does not wait for the end of the export. Where somebody else has it locked for long,
+ * it is theirs to stop: they mount it, and what fails there ends here, too. */
+void source_release(struct source *s);
 
 #endif

@@ -74,7 +74,9 @@ int helper_umount(int argc, char **argv, struct diag *diag)
 	}
 	found = umount_find(dir, &s);
 	status = run_wait(&r, diag);
-	if (status == 0 && found)
+	if (status == 0 && found) {
 		source_release(&s);
+		source_done(&s);
+	}
 	return status < 0 ? HELPER_FAILED : status;
 }

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """mount.fuseimg and umount.fuseimg as mount(8) and umount(8) call them, on a machine without systemd (with it: tests/system)."""
 
+import concurrent.futures
 import json
 import os
 from pathlib import Path
@@ -133,6 +134,21 @@ def test_two_mounts_share_an_export(helper, image, place):
     helper.umount(one)
     assert len(helper.exports()) == 1 and list(other.iterdir())
     helper.umount(other)
+    helper.wait_no_export()
+
+
+def test_one_goes_while_another_comes(helper, image, place):
+    """The unmount sees that nobody is left on the export, and stops it, or sees the new one: nothing in between."""
+    places = [place("one"), place("other")]
+    helper.mount(image, places[0], "-o", "ro,noload")
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        for i in range(20):
+            old, new = places[i % 2], places[(i + 1) % 2]
+            going = pool.submit(helper.umount, old)
+            helper.mount(image, new, "-o", "ro,noload")
+            going.result()
+            assert len(helper.exports()) == 1 and list(new.iterdir())
+    helper.umount(places[0])
     helper.wait_no_export()
 
 
