@@ -248,6 +248,10 @@ struct format {
 	 * image/ looks at that flag after every flush() and link() (one relaxed load); when it is
 	 * set, it takes io_lock exclusively and calls this, which clears the flag and makes the
 	 * bytes free for reuse. Nothing depends on how soon. NULL: never asked for.
+	 *
+	 * What waits for that is leaked when the process is killed. While there is more than the
+	 * driver wants to answer for it sets img->crowded, and image/ flushes and settles before
+	 * another request may add to it.
 	 */
 	void (*settle)(struct image *img);
 	/*
@@ -310,6 +314,7 @@ struct image {
 	char *data_name;	    /* external data file; NULL: none */
 	void *driver;		    /* the driver's own state */
 	_Atomic bool settle_wanted; /* see settle(); set by the driver at any time */
+	_Atomic bool crowded;	    /* likewise; cleared by the driver's settle() */
 	_Atomic bool written;	    /* set by image/ when the disk may change, and before it does */
 	/* The first sentence about damage that map, unpack, alloc or link met, or NULL. Set once by
 	 * image_damaged(), freed by image/ after close(). */

@@ -7,6 +7,9 @@
  *             the old entry may be back and needs its cluster as it was, refcount included
  *   settled   a flush came after. Readers that mapped them before may still be at it
  *   (gone)    image/ let us be alone for a moment: the refcount is lowered, and 0 means free
+ *
+ * All that is not gone yet waits in our memory, and is leaked when we are killed. So there is a
+ * limit to it, beyond which who frees more waits for a flush first.
  */
 
 #include <errno.h>
@@ -14,31 +17,43 @@
 
 #include "format/qcow2.h"
 
+/* What may wait, in bytes: a part of the disk, within these limits. A killed process leaks it. */
+#define QCOW2_WAITING_MIN MIB(8)
+#define QCOW2_WAITING_MAX MIB(64)
 enum {
-	QCOW2_REPLACED_MAX = 16384, /* runs that wait for a flush before we make one ourselves */
+	QCOW2_WAITING_PART = 64,
+	QCOW2_WAITING_RUNS = 16384, /* of each list: the memory for it */
 };
 
-/* Out of memory: what cannot be remembered is leaked. */
-static void qcow2_free_append(struct qcow2_runs *to, const struct qcow2_runs *from)
+/* Moves all of `from`. Out of memory: what cannot be remembered is leaked. */
+static void qcow2_free_append(struct qcow2 *q, struct qcow2_runs *to, const struct qcow2_runs *from)
+	REQUIRES(q->alloc_lock)
 {
 	for (size_t i = 0; i < from->n; i++)
-		qcow2_runs_add(to, &from->at[i]);
+		if (qcow2_runs_add(to, &from->at[i]) < 0)
+			q->waiting -= from->at[i].n;
+}
+
+static bool qcow2_free_crowded(const struct qcow2 *q) REQUIRES(q->alloc_lock)
+{
+	uint64_t most = max_u64(q->img->size / QCOW2_WAITING_PART, QCOW2_WAITING_MIN);
+
+	return q->waiting << q->cluster_bits > min_u64(most, QCOW2_WAITING_MAX) ||
+	       q->replaced.n > QCOW2_WAITING_RUNS || q->settled.n > QCOW2_WAITING_RUNS;
 }
 
 void qcow2_free_later(struct qcow2 *q, const struct qcow2_runs *runs)
 {
-	bool crowded;
-
 	if (runs->n == 0)
 		return;
 	mutex_lock(&q->alloc_lock);
-	qcow2_free_append(&q->replaced, runs);
+	for (size_t i = 0; i < runs->n; i++)
+		q->waiting += runs->at[i].n;
+	qcow2_free_append(q, &q->replaced, runs);
 	q->pool.used = true;
-	crowded = q->replaced.n > QCOW2_REPLACED_MAX;
+	if (qcow2_free_crowded(q))
+		atomic_store(&q->img->crowded, true);
 	mutex_unlock(&q->alloc_lock);
-	/* Should it fail, they go on waiting */
-	if (crowded)
-		qcow2_flush(q->img);
 }
 
 int qcow2_flush(struct image *img)
@@ -57,7 +72,7 @@ int qcow2_flush(struct image *img)
 		r = store_flush(img->store);
 
 	mutex_lock(&q->alloc_lock);
-	qcow2_free_append(r == 0 ? &q->settled : &q->replaced, &before);
+	qcow2_free_append(q, r == 0 ? &q->settled : &q->replaced, &before);
 	if (q->settled.n > 0)
 		atomic_store(&img->settle_wanted, true);
 	mutex_unlock(&q->alloc_lock);
@@ -80,7 +95,10 @@ void qcow2_settle(struct image *img)
 	mutex_lock(&q->alloc_lock);
 	runs = q->settled;
 	q->settled = (struct qcow2_runs){0};
+	for (size_t i = 0; i < runs.n; i++)
+		q->waiting -= runs.at[i].n;
 	atomic_store(&img->settle_wanted, false);
+	atomic_store(&img->crowded, qcow2_free_crowded(q));
 	mutex_unlock(&q->alloc_lock);
 
 	if (runs.n > 0)

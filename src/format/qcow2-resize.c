@@ -200,6 +200,13 @@ static int qcow2_shrink_table(struct qcow2 *q, uint32_t index, struct qcow2_runs
 	return 0;
 }
 
+/* The caller is alone. Should it fail, they go on waiting. */
+static void qcow2_shrink_settle(struct qcow2 *q)
+{
+	if (atomic_load(&q->img->crowded) && qcow2_flush(q->img) == 0)
+		qcow2_settle(q->img);
+}
+
 /* Frees what tables wholly behind the new end name. A failure leaks it: L1 still names it then, and
  * growth clears it. */
 static void qcow2_shrink_tables(struct qcow2 *q, uint32_t needed)
@@ -214,6 +221,7 @@ static void qcow2_shrink_tables(struct qcow2 *q, uint32_t needed)
 		if (r == 0)
 			qcow2_free_later(q, &list);
 		qcow2_runs_done(&list);
+		qcow2_shrink_settle(q);
 		q->l1_needed--;
 	}
 }
@@ -228,7 +236,7 @@ static void qcow2_shrink_entries(struct qcow2 *q, uint64_t size)
 	};
 
 	while (u.off < u.end && qcow2_unmap_piece(q, &u) == 0)
-		;
+		qcow2_shrink_settle(q);
 }
 
 static void qcow2_shrink_data(struct qcow2 *q, uint64_t size)

@@ -41,22 +41,37 @@ static uint64_t qcow2_spare_sum(const struct format_spare *spare)
 	return sum;
 }
 
+static int qcow2_spare_by_length(const void *a, const void *b)
+{
+	const struct qcow2_run *x = a, *y = b;
+
+	return (x->n > y->n) - (x->n < y->n);
+}
+
 void qcow2_spare_note(struct qcow2 *q)
 {
 	struct format_spare *spare = q->spare;
-	const struct qcow2_runs *runs = &q->pool.runs;
+	struct qcow2_runs *runs = &q->pool.runs;
+	size_t short_ones = 0;
 
 	if (!spare)
 		return;
+	/* The longest, where they are too many: the others are leaked when we are killed */
+	if (runs->n > FORMAT_SPARE_RUNS) {
+		short_ones = runs->n - FORMAT_SPARE_RUNS;
+		qsort(runs->at, runs->n, sizeof(*runs->at), qcow2_spare_by_length);
+	}
 	atomic_store(&spare->valid, 0);
-	/* Too many to note are leaked when we are killed */
-	spare->n = runs->n <= FORMAT_SPARE_RUNS ? (uint32_t)runs->n : 0;
-	for (size_t i = 0; i < spare->n; i++)
+	spare->n = (uint32_t)(runs->n - short_ones);
+	for (size_t i = 0; i < spare->n; i++) {
+		const struct qcow2_run *run = &runs->at[short_ones + i];
+
 		spare->runs[i] = (struct format_spare_run){
-			.first = runs->at[i].first,
-			.n = runs->at[i].n,
-			.fresh = runs->at[i].fresh,
+			.first = run->first,
+			.n = run->n,
+			.fresh = run->fresh,
 		};
+	}
 	spare->dev = q->dev;
 	spare->ino = q->ino;
 	spare->sum = qcow2_spare_sum(spare);

@@ -176,6 +176,7 @@ int qcow2_unmap_piece(struct qcow2 *q, struct qcow2_unmap *u)
 		return r;
 	bits = q->cluster_bits + q->slice_bits;
 	end = min_u64(u->end, ((u->off >> bits) + 1) << bits);
+	end = min_u64(end, round_down(u->off, QCOW2_FREE_STEP) + QCOW2_FREE_STEP);
 	return qcow2_unmap_slice(q, u, end);
 }
 

@@ -190,6 +190,7 @@ struct qcow2 {
 	/* A cluster stands here once for every reference that is gone */
 	struct qcow2_runs replaced GUARDED_BY(alloc_lock); /* since the last flush began */
 	struct qcow2_runs settled GUARDED_BY(alloc_lock); /* a flush came after: lower when alone */
+	uint64_t waiting GUARDED_BY(alloc_lock);	  /* clusters in these, or between them */
 };
 
 /* qcow2-header.c: fills q and what image/ wants to know of the header. */
@@ -325,6 +326,8 @@ struct qcow2_run qcow2_entry_clusters(const struct qcow2 *q, uint64_t entry);
 bool qcow2_link_untouched(int error);
 
 /* qcow2-free.c */
+/* Guest bytes that one step may free, at most. */
+#define QCOW2_FREE_STEP MIB(16)
 /* These clusters lost a reference by entries that were just written. */
 void qcow2_free_later(struct qcow2 *q, const struct qcow2_runs *runs) EXCLUDES(q->alloc_lock);
 int qcow2_flush(struct image *img);

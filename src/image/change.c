@@ -63,7 +63,8 @@ static int change_write_zeroes(struct image *img, uint64_t off, uint64_t len)
 	return r;
 }
 
-/* The lock is given up between the pieces, so that a large discard does not stop everybody. */
+/* The lock is given up between the pieces, so that a large discard does not stop everybody, and
+ * what it frees does not pile up. */
 static int change_unmap(struct image *img, uint64_t off, uint64_t len, enum unmap_how how)
 {
 	int r = 0;
@@ -79,8 +80,8 @@ static int change_unmap(struct image *img, uint64_t off, uint64_t len, enum unma
 			r = change_write_zeroes(img, off, done);
 		off += done;
 		len -= done;
+		image_settle(img);
 	}
-	image_settle(img);
 	return r;
 }
 

@@ -23,6 +23,7 @@ struct image_core {
 	struct rwlock io_lock;
 	struct inflight inflight; /* first writes under way, in allocation units */
 	struct barrier barrier;	  /* bytes before the entry that publishes them */
+	struct mutex room_lock;	  /* outside io_lock: one who flushes where it is crowded */
 	struct unpack_cache unpack;
 	struct image *backing; /* NULL: none. Constant after open */
 	_Atomic uint64_t size; /* published copy of img->size, for image_size() */
@@ -47,8 +48,8 @@ int image_write_new(struct image *img, const void *buf, uint64_t len, uint64_t o
 int image_write_locked(struct image *img, const void *buf, size_t len, uint64_t off)
 	REQUIRES_SHARED(img->core->io_lock);
 
-/* Frees what first writes have replaced, when the driver says that it is time: nobody reads it now.
- */
+/* Frees what was replaced, when the driver says that it is time: nobody reads it now. Where it is
+ * crowded, waits until there is room; when that fails there will be none. */
 void image_settle(struct image *img) EXCLUDES(img->core->io_lock);
 
 /* True where an extent reads as zeroes whatever the host has. */

@@ -271,14 +271,35 @@ int image_write_locked(struct image *img, const void *buf, size_t len, uint64_t 
 	return 0;
 }
 
-void image_settle(struct image *img)
+static void image_settle_alone(struct image *img) EXCLUDES(img->core->io_lock)
 {
-	if (!atomic_load_explicit(&img->settle_wanted, memory_order_relaxed))
-		return;
 	rwlock_write(&img->core->io_lock);
 	if (img->format->settle)
 		img->format->settle(img);
 	rwlock_unwrite(&img->core->io_lock);
+}
+
+/* Whoever comes meanwhile waits, so that nothing is added while we are at it. */
+static void image_make_room(struct image *img) EXCLUDES(img->core->io_lock)
+{
+	int r = 0;
+
+	mutex_lock(&img->core->room_lock);
+	while (r == 0 && atomic_load(&img->crowded)) {
+		rwlock_read(&img->core->io_lock);
+		r = img->format->flush(img);
+		rwlock_unread(&img->core->io_lock);
+		image_settle_alone(img);
+	}
+	mutex_unlock(&img->core->room_lock);
+}
+
+void image_settle(struct image *img)
+{
+	if (atomic_load_explicit(&img->crowded, memory_order_relaxed))
+		image_make_room(img);
+	if (atomic_load_explicit(&img->settle_wanted, memory_order_relaxed))
+		image_settle_alone(img);
 }
 
 int image_write(struct image *img, const void *buf, size_t len, uint64_t off)

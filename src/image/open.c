@@ -47,6 +47,7 @@ static void image_free(struct image *img)
 	if (core) {
 		inflight_done(&core->inflight);
 		barrier_done(&core->barrier);
+		mutex_done(&core->room_lock);
 		unpack_done(&core->unpack);
 		rwlock_done(&core->io_lock);
 		free(core);
@@ -70,6 +71,7 @@ static int image_core_new(struct image *img)
 	rwlock_init(&core->io_lock);
 	inflight_init(&core->inflight);
 	barrier_init(&core->barrier);
+	mutex_init(&core->room_lock);
 	unpack_init(&core->unpack, img->unit);
 	atomic_init(&core->size, img->size);
 	img->core = core;

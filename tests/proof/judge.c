@@ -20,6 +20,8 @@ enum {
 
 /* Of a driver's reservation, at most, and some more. */
 #define JUDGE_RESERVED MIB(288)
+/* What a killed process leaves, whose reservation the next one has: see qcow2-free.c. */
+#define JUDGE_KILLED MIB(16)
 
 struct tally tally;
 
@@ -77,9 +79,9 @@ void trial_done(struct trial *t)
 
 static void judge_tables(struct trial *t, struct stack *after, struct check *ret)
 {
-	/* Per life what is reserved, 256 MiB at most after requests as quick as ours, and what was
+	/* Per cut what is reserved, 256 MiB at most after requests as quick as ours, and what was
 	 * replaced */
-	uint64_t most = (t->work.kills + t->depth + 1) * JUDGE_RESERVED;
+	uint64_t most = (t->depth + 1) * JUDGE_RESERVED + t->work.kills * JUDGE_KILLED;
 
 	stack_check(after, CHECK_ONLY, ret);
 	if (ret->corruptions > 0 && !ret->marked_dirty)
