@@ -6,6 +6,7 @@
 #include <string.h>
 #include <syslog.h>
 
+#include "base/checked.h"
 #include "base/cleanup.h"
 #include "base/log.h"
 #include "cli/output.h"
@@ -50,12 +51,29 @@ static void serve_report(const struct diag *diag)
 
 static void serve_ready(void *data, int error, const struct diag *diag)
 {
+	bool *started = data;
+
+	*started |= error == 0;
+}
+
+/* Would the next try, a moment later, say the same? It would use up the starts that systemd grants
+ * in a minute: of a disk that was pulled out, and is back before that, nobody would take notice. */
+static bool serve_is_final(int error)
+{
+	static const int final[] = {ENOENT,	 ENOTDIR,    EISDIR,  ENOTBLK, ENODEV, ENXIO,
+				    EMEDIUMTYPE, EOPNOTSUPP, EUCLEAN, EFBIG,   ELOOP,  EROFS};
+
+	for (size_t i = 0; i < ARRAY_SIZE(final); i++)
+		if (error == -final[i])
+			return true;
+	return false;
 }
 
 int verb_serve(struct command *c, struct diag *diag)
 {
 	const char *name = c->words[0];
 	char path[PATH_MAX], target[PATH_MAX];
+	bool started = supervisor_goes_on();
 	struct supervisor_options options = {
 		.config = &c->config,
 		.name = name,
@@ -64,6 +82,7 @@ int verb_serve(struct command *c, struct diag *diag)
 		.make_target = true,
 		.argv = c->argv,
 		.ready = serve_ready,
+		.ready_data = &started,
 	};
 	int r;
 
@@ -81,5 +100,7 @@ int verb_serve(struct command *c, struct diag *diag)
 	}
 	instance_target(name, target);
 	r = supervisor_run(&options, diag);
+	if (!started && serve_is_final(r))
+		c->status = COMMAND_EXIT_CONFIG;
 	return r == -ECANCELED ? 0 : r; /* told to stop before it was ready: as it was told */
 }

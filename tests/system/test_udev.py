@@ -4,10 +4,12 @@ that come and go with their device."""
 
 import contextlib
 import os
+import time
 
 import pytest
 
 from box import layers
+from box.export import Client
 from box.machine import Machine
 from support import images, proc
 from support.content import MiB
@@ -98,26 +100,145 @@ def look_again(machine):
     machine.systemctl("daemon-reload")
 
 
+def set_rule(machine, there):
+    machine.write("/etc/udev/rules.d/60-test.rules", TEST_RULE if there else "")
+    machine.run("udevadm", "control", "--reload")
+
+
+@contextlib.contextmanager
+def plugged(machine):
+    """The disk is there. A loop device stays for as long as it is open: so only its name can be pulled out."""
+    set_rule(machine, True)
+    with loop(machine, "/srv/plugged.qcow2") as device:
+        look_again(machine)
+        yield device
+
+
+def pull_out(machine, device):
+    set_rule(machine, False)
+    machine.run("udevadm", "trigger", "--action=change", f"--name-match={device}")
+    look_again(machine)
+
+
+def configure(machine, **config):
+    machine.write("/etc/fuseimg/plugged.conf", "".join(f'{key}="{value}"\n' for key, value in config.items()))
+    machine.systemctl("daemon-reload")
+
+
+SERVICE, MOUNT = "fuseimg@plugged.service", "mnt-plugged.mount"
+
+
 def test_instance_of_a_device(machine):
     """Configured for a device by its name: starts when that appears, stops when it goes."""
-    service = "fuseimg@plugged.service"
     make_image(machine.srv / "plugged.qcow2")
-    machine.write("/etc/fuseimg/plugged.conf", "IMAGE=/dev/test-disk\n")
-    machine.write("/etc/udev/rules.d/60-test.rules", TEST_RULE)
-    machine.run("udevadm", "control", "--reload")
+    configure(machine, IMAGE="/dev/test-disk")
     look_again(machine)
-    assert machine.show(service, "ActiveState") == "inactive"
+    assert machine.show(SERVICE, "ActiveState") == "inactive"
     for _ in range(2):
-        with loop(machine, "/srv/plugged.qcow2") as device:
-            look_again(machine)
-            machine.wait_state(service, "active")
+        with plugged(machine) as device:
+            machine.wait_state(SERVICE, "active")
             assert there(machine, "/run/fuseimg/plugged/disk")
-            # a loop device stays for as long as it is open: so its name is pulled out instead
-            machine.write("/etc/udev/rules.d/60-test.rules", "")
-            machine.run("udevadm", "control", "--reload")
-            machine.run("udevadm", "trigger", "--action=change", f"--name-match={device}")
-            look_again(machine)
-            machine.wait_state(service, "inactive")
-            assert machine.show(service, "Result") == "success"
-            machine.write("/etc/udev/rules.d/60-test.rules", TEST_RULE)
-            machine.run("udevadm", "control", "--reload")
+            pull_out(machine, device)
+            machine.wait_state(SERVICE, "inactive")
+            assert machine.show(SERVICE, "Result") == "success"
+
+
+@pytest.fixture
+def mounted(machine):
+    """A qcow2 with a file system, on the disk that is plugged in, mounted by its configuration."""
+    flat, image = machine.srv / "plugged.flat", machine.srv / "plugged.qcow2"
+    flat.touch()
+    os.truncate(flat, 64 * MiB)
+    proc.run("mkfs.ext4", "-q", "-F", "-E", "lazy_itable_init=0", flat)
+    proc.run("qemu-img", "convert", "-O", "qcow2", flat, image)
+    os.truncate(image, 128 * MiB)
+    configure(machine, IMAGE="/dev/test-disk", MOUNT="/mnt/plugged")
+    machine.systemctl("reset-failed")
+    with plugged(machine) as device:
+        machine.wait_state(MOUNT, "active")
+        yield device
+    machine.wait_state(SERVICE, "inactive", "failed")
+
+
+def assert_consistent(machine):
+    flat = machine.srv / "plugged.flat"
+    images.check(machine.srv / "plugged.qcow2", leaks=None)
+    images.to_raw(machine.srv / "plugged.qcow2", flat)
+    proc.run("e2fsck", "-fn", flat)
+    return flat
+
+
+@pytest.mark.limit(120)
+def test_file_system_on_a_device(machine, mounted):
+    """Written to for a while, then the disk goes: all of it is there, and so it is when the disk comes back."""
+    client = Client(machine, "/mnt/plugged/file", 4 * MiB)
+    time.sleep(8)
+    seen = client.finish()
+    assert not seen.errors and len(seen.writes) > 100
+    pull_out(machine, mounted)
+    machine.wait_state(SERVICE, "inactive")
+    assert machine.show(SERVICE, "Result") == machine.show(MOUNT, "Result") == "success"
+    flat = assert_consistent(machine)
+    proc.run("debugfs", "-R", f"dump /file {flat}.file", flat)
+    assert seen.holds((machine.srv / "plugged.flat.file").read_bytes())
+    set_rule(machine, True)
+    machine.run("udevadm", "trigger", "--action=change", f"--name-match={mounted}")
+    look_again(machine)
+    machine.wait_state(MOUNT, "active")
+    machine.run("cmp", "/srv/plugged.flat.file", "/mnt/plugged/file")
+    pull_out(machine, mounted)
+
+
+@pytest.mark.limit(120)
+def test_pulled_out_while_busy(machine, mounted):
+    """Somebody sits in the file system: served on until that ends, and the service says what it waits for."""
+    machine.run("systemd-run", "--unit=sitter", "--", "sh", "-c", "cd /mnt/plugged; exec >file; printf one; exec sleep 1000")
+    proc.wait_until(lambda: machine.run("test", "-s", "/mnt/plugged/file", check=False).returncode == 0, what="the sitter")
+    pull_out(machine, mounted)
+    proc.wait_until(lambda: "(mounted on /mnt/plugged)" in machine.show(SERVICE, "StatusText"), 20, what="the reason")
+    machine.run("sh", "-c", "echo two >/mnt/plugged/other && sync -f /mnt/plugged/other")
+    machine.systemctl("stop", "sitter.service")
+    # systemd has given up to unmount it, after some tries
+    machine.run("umount", "/mnt/plugged")
+    machine.wait_state(SERVICE, "inactive")
+    assert machine.show(SERVICE, "Result") == "success"
+    flat = assert_consistent(machine)
+    assert proc.run("debugfs", "-R", "cat /other", flat).stdout == "two\n"
+
+
+@pytest.mark.limit(120)
+def test_gone_for_good(machine, mounted):
+    """The device itself goes: users get errors at once, nothing starts again and again, and when there is a disk again
+    it is served again."""
+    machine.run("udevadm", "trigger", "--action=remove", f"--name-match={mounted}")
+    look_again(machine)
+    machine.wait_state(SERVICE, "failed", "inactive")
+    assert int(machine.show(SERVICE, "NRestarts")) < 3
+    machine.wait_state(MOUNT, "inactive", "failed")
+    machine.run("udevadm", "trigger", "--action=add", f"--name-match={mounted}")
+    look_again(machine)
+    machine.systemctl("start", MOUNT)
+    assert there(machine, "/mnt/plugged/lost+found")
+    pull_out(machine, mounted)
+    machine.wait_state(SERVICE, "inactive")
+    assert_consistent(machine)
+
+
+def test_device_that_grows(machine):
+    """So does the export, at once."""
+    path = machine.srv / "plugged.qcow2"
+    path.unlink(missing_ok=True)
+    path.touch()
+    os.truncate(path, 8 * MiB)
+    configure(machine, IMAGE="/dev/test-disk", FORMAT="raw")
+    machine.systemctl("reset-failed")
+    with plugged(machine) as device:
+        machine.wait_state(SERVICE, "active")
+        os.truncate(path, 16 * MiB)
+        machine.run("losetup", "--set-capacity", device)
+        proc.wait_until(lambda: machine.say("stat", "--format=%s", "/run/fuseimg/plugged/disk") == str(16 * MiB), 20,
+                        what="the new size")
+        machine.run("sh", "-c", "printf end | dd of=/run/fuseimg/plugged/disk bs=1M seek=15 conv=notrunc,fsync status=none")
+        pull_out(machine, device)
+        machine.wait_state(SERVICE, "inactive")
+    assert path.read_bytes()[15 * MiB:].startswith(b"end")
