@@ -235,7 +235,8 @@ int qcow2_bitmaps_mark(struct qcow2 *q, enum qcow2_bitmap_which which, struct di
 		m.marks = &q->marks;
 	}
 	r = qcow2_bitmap_each(q->img, &list, qcow2_bitmap_mark_one, &m, diag);
-	if (r == 0 && m.written > 0)
+	/* One that stands there already may be from a time whose flush failed */
+	if (r == 0 && (m.written > 0 || which == QCOW2_BITMAPS_ALL))
 		r = store_flush(q->img->store);
 	return r < 0 ? diag_errno(diag, r, "%s: cannot mark its bitmaps as in use", q->img->name)
 		     : 1;
