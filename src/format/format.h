@@ -263,7 +263,8 @@ struct format {
 	/*
 	 * Takes over what the driver of a process that was killed has noted in `spare`, and notes
 	 * there what is set aside from now on, until finish(). Called once, after open_write() and
-	 * before the first write; the memory outlives the image. NULL: nothing to note.
+	 * before the first write; the memory outlives the image. See `again`. NULL: nothing to
+	 * note.
 	 */
 	void (*keep)(struct image *img, struct format_spare *spare);
 	/* Orderly end of a writable image, before close: gives unused reservations back, flushes.
@@ -305,6 +306,9 @@ struct image {
 	 * Only with read_only. Good only during open(). */
 	const char *snapshot;
 	uint64_t table_cache; /* bytes of tables kept in memory, at most; 0: FORMAT_TABLE_CACHE */
+	/* A process that had it open was killed: the driver's flush at opening is keep()'s to do,
+	 * which surely follows. By then a failure is remembered, and it is no reason to refuse. */
+	bool again;
 
 	uint64_t size;	    /* guest bytes, at most INT64_MAX */
 	uint32_t unit;	    /* allocation unit (cluster), a power of two of 512 or more; 1: none */

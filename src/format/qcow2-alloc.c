@@ -156,8 +156,8 @@ static bool qcow2_alloc_reads_zero(const struct extent *ext)
 /*
  * Do host bytes that were named before read as zeroes, and will after a power cut? The host knows,
  * by its blocks; subclusters may be smaller than these, but then there is little to read. What was
- * so when the image was opened is so on stable storage (see open_write), and since then nobody
- * wrote there without naming what he wrote, but for those who gave up.
+ * so when the image was opened is so on stable storage (see open_write and keep), and since then
+ * nobody wrote there without naming what he wrote, but for those who gave up.
  */
 static bool qcow2_alloc_is_zero(const struct qcow2 *q, const struct extent *ext)
 {

@@ -131,9 +131,9 @@ void qcow2_keep(struct image *img, struct format_spare *spare)
 		return;
 	q->dev = st.dev;
 	q->ino = st.ino;
-	/* A flush that failed for our predecessor: what was flushed when we opened it, to build on
-	 * it (qcow2_alloc_is_zero()), is not surely on stable storage */
-	if (store_flush(img->data) < 0)
+	/* What open_write() would have flushed, to build on it (qcow2_alloc_is_zero()): it may have
+	 * failed for our predecessor, too */
+	if (qcow2_flush(img) < 0)
 		atomic_store(&q->gave_up, true);
 	n = qcow2_spare_read(q, spare, runs);
 	mutex_lock(&q->refcount_lock);

@@ -164,9 +164,9 @@ static int qcow2_open_write(struct image *img, struct diag *diag)
 	if (r < 0)
 		return r;
 	qcow2_set_batch(q);
-	/* What reads as zeroes now must not be something else after a power cut: we build on it */
 	r = store_size(img->data, &q->data_end);
-	if (r == 0)
+	/* What reads as zeroes now must not be something else after a power cut: we build on it */
+	if (r == 0 && !img->again)
 		r = qcow2_flush(img);
 	return r < 0 ? diag_errno(diag, r, "%s: cannot flush", img->name) : 0;
 }

@@ -53,6 +53,8 @@ struct image_options {
 				 the disk; with read_only. NULL: the disk as it is now */
 	bool discard;	      /* image_discard() gives host space back; else it only zeroes */
 	uint64_t table_cache; /* bytes of each file's tables in memory; 0: FORMAT_TABLE_CACHE */
+	bool again; /* after a process that was killed: image_keep() follows. Only then is flushed
+		       what that one wrote, since whoever hears that it failed must note it */
 	struct image_opener *opener; /* NULL: images that name other files are refused */
 };
 

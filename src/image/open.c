@@ -163,6 +163,7 @@ static int image_open_file(struct store *store, const struct format *format,
 	img->format = format;
 	img->read_only = options->read_only;
 	img->table_cache = options->table_cache;
+	img->again = options->again;
 	img->unit = 1;
 	r = image_open_format(img, options->snapshot, diag);
 	if (r < 0) {

@@ -129,6 +129,7 @@ static int worker_open_image(struct worker *w, struct store *store, struct diag 
 		.snapshot = *w->config.snapshot ? w->config.snapshot : NULL,
 		.discard = w->config.discard,
 		.table_cache = w->config.table_cache,
+		.again = w->config.again,
 		.opener = &w->opener.base,
 	};
 

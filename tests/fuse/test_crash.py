@@ -151,6 +151,26 @@ def test_failed_flush_outlives_the_worker(work, mount):
         assert done.returncode == 1 and "may not be on stable storage" in done.stderr
 
 
+def test_failed_write_back_before_the_kill(work, mount):
+    """No worker has heard of it yet: the next one opens the image all the same, and does."""
+    with loop.overbooked_directory(work / "room") as files:
+        image = images.create(files / "disk.img", 40 * MiB)
+        export = mount(image)
+        fd = export.open()
+        with open(image, "rb") as host:
+            for n in range(32):
+                os.pwrite(fd, random_bytes(n, MiB), n * MiB)
+            assert fsync_error(host.fileno()) in (errno.EIO, errno.ENOSPC)
+        for _ in range(2):
+            killed = export.kill_worker()
+            export.wait_worker(other_than=killed)
+            assert fsync_error(fd) != 0
+        os.close(fd)
+        done = fuseimg("umount", export.target, check=False)
+        assert done.returncode == 1 and "may not be on stable storage" in done.stderr
+        assert "trying again" not in export.log.read_text()
+
+
 @pytest.mark.limit(120)
 def test_worker_killed_under_a_file_system(work, mount):
     """ext4 on a loop device, writers with O_SYNC: no error, and every acknowledged write is there."""

@@ -145,6 +145,7 @@ int stack_try_open(struct stack *s, bool read_only, struct diag *diag)
 		.format = "qcow2",
 		.read_only = read_only,
 		.discard = s->discard,
+		.again = !read_only && s->killed,
 		.opener = &s->opener,
 	};
 	int r = image_open(lend_new(s->disks[0], read_only), &options, &s->img, diag);
@@ -175,6 +176,7 @@ int stack_close(struct stack *s)
 
 	s->img = NULL;
 	s->kept = (struct image_kept){0};
+	s->killed = false;
 	return r;
 }
 
@@ -189,6 +191,7 @@ void stack_kill(struct stack *s)
 			assert_int_equal(store_fault_add(s->disks[i], &all), 0);
 	stack_close(s);
 	s->kept = kept;
+	s->killed = true;
 	for (int i = 0; i < SCENE_DISKS; i++)
 		if (s->disks[i])
 			store_fault_clear(s->disks[i]);

@@ -61,6 +61,7 @@ struct stack {
 	struct store *disks[SCENE_DISKS]; /* what the image is given; NULL: not there */
 	struct image *img;
 	struct image_kept kept; /* outlives the image when that is killed, not a power cut */
+	bool killed;		/* and was not closed in order since */
 	bool discard;
 	char where[400]; /* which this is, for messages */
 	char found[200]; /* stack_check(): the first corruption */

@@ -76,6 +76,9 @@ static void open_image(struct failing *f)
 	if (r == 0)
 		return;
 	expect(f, r, true);
+	if (s->killed && (f->failure->rule.ops & ~FAULT_FLUSH) == 0)
+		fail_msg("%s: a flush that failed is no reason not to go on: %s", s->where,
+			 diag.text);
 	if (!f->failure->rule.ops)
 		f->end = min_u64(f->end, journal_length(s->journal));
 	if (!diag.text[0])
@@ -170,6 +173,7 @@ static void live(struct failing *f, const struct scene *scene, uint64_t seed,
 	for (int i = 0; i < SCENE_DISKS; i++)
 		if (t->stack.disks[i])
 			store_fault_clear(t->stack.disks[i]);
+	journal_fail_flush(t->stack.journal, UINT64_MAX); /* it may not have come to it */
 	f->end = min_u64(f->end, journal_length(t->stack.journal));
 	trial_judge_now(t);
 	for (int i = 0; i < CUTS; i++)
