@@ -310,7 +310,6 @@ int ops_open(struct request *rq)
 		return ops_on(rq, NODE_DIRECTORY) ? -EISDIR : -ENOENT;
 	if (writes && rq->share->read_only)
 		return -EROFS;
-	/* O_TRUNC is ignored, as by a block device */
 	OPS_ANSWER(rq, struct fuse_open_out)->open_flags = ops_open_flags(rq, in->flags, writes);
 	return 0;
 }

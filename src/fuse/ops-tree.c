@@ -66,8 +66,20 @@ int ops_getattr(struct request *rq)
 	return ops_answer_attr(rq);
 }
 
-static int ops_set_size(struct request *rq, uint64_t size)
+/*
+ * O_TRUNC is ignored, as by a block device: who writes `> disk` means the bytes, not the size.
+ * After OPEN the kernel asks for no bytes, in the same words as for truncate(2) of a name, which
+ * then does nothing, too; an ftruncate(2) comes with the handle. That the size stays as it was is
+ * what it goes by, and keeps its pages.
+ */
+static bool ops_is_open_truncate(const struct fuse_setattr_in *in)
 {
+	return in->size == 0 && !(in->valid & FATTR_FH);
+}
+
+static int ops_set_size(struct request *rq, const struct fuse_setattr_in *in)
+{
+	uint64_t size = in->size;
 	struct node_span span;
 	int r;
 
@@ -75,7 +87,7 @@ static int ops_set_size(struct request *rq, uint64_t size)
 		return -EPERM;
 	if (rq->share->read_only)
 		return -EROFS;
-	if (size == span.size)
+	if (size == span.size || ops_is_open_truncate(in))
 		return 0;
 	if (!rq->share->config.growable || node_by_id(rq->share, rq->in->nodeid) != NODE_DISK)
 		return -EPERM;
@@ -97,7 +109,7 @@ int ops_setattr(struct request *rq)
 
 	/* The size first: it is what can fail, and then nothing has changed */
 	if (in->valid & FATTR_SIZE) {
-		r = ops_set_size(rq, in->size);
+		r = ops_set_size(rq, in);
 		if (r < 0)
 			return r;
 	}

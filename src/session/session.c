@@ -27,15 +27,18 @@ enum {
 /*
  * What we ask for where the kernel offers it.
  *
+ * Not ATOMIC_O_TRUNC: once an OPEN with O_TRUNC was answered the kernel would take the file for
+ * empty, whatever its size is, and drop its cached pages, those that were not yet written too.
+ *
  * Not WRITEBACK_CACHE: a write that was answered must have reached the host. Not AUTO_INVAL_DATA:
  * mtime changes with every write of our own, and nobody else writes. HANDLE_KILLPRIV_V2 saves
  * the kernel from asking for security.capability at each write; files here have no set-id bits
  * (see nodes.c).
  */
-static const uint64_t session_wanted =
-	FUSE_ASYNC_READ | FUSE_ASYNC_DIO | FUSE_BIG_WRITES | FUSE_MAX_PAGES | FUSE_ATOMIC_O_TRUNC |
-	FUSE_PARALLEL_DIROPS | FUSE_DO_READDIRPLUS | FUSE_READDIRPLUS_AUTO |
-	FUSE_HANDLE_KILLPRIV_V2 | FUSE_INIT_EXT | FUSE_DIRECT_IO_ALLOW_MMAP;
+static const uint64_t session_wanted = FUSE_ASYNC_READ | FUSE_ASYNC_DIO | FUSE_BIG_WRITES |
+				       FUSE_MAX_PAGES | FUSE_PARALLEL_DIROPS | FUSE_DO_READDIRPLUS |
+				       FUSE_READDIRPLUS_AUTO | FUSE_HANDLE_KILLPRIV_V2 |
+				       FUSE_INIT_EXT | FUSE_DIRECT_IO_ALLOW_MMAP;
 
 static int session_reply(int fd, uint64_t unique, int error, const void *payload, size_t len)
 {

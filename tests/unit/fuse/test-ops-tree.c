@@ -120,7 +120,7 @@ static void test_blocks(void **state)
 
 static int truncate_(struct rig *rig, uint64_t node, uint64_t size)
 {
-	const struct fuse_setattr_in in = {.valid = FATTR_SIZE, .size = size};
+	const struct fuse_setattr_in in = {.valid = FATTR_SIZE | FATTR_FH, .size = size};
 
 	return rig_call(rig, FUSE_SETATTR, node, &in, sizeof(in));
 }
@@ -129,7 +129,7 @@ static void test_fixed_size(void **state)
 {
 	struct rig *rig = *state;
 	const uint64_t sizes[] = {0, RIG_SIZE - 1, RIG_SIZE + 1, UINT64_MAX};
-	struct fuse_setattr_in in = {.valid = FATTR_SIZE | FATTR_MODE, .mode = 0777};
+	struct fuse_setattr_in in = {.valid = FATTR_SIZE | FATTR_FH | FATTR_MODE, .mode = 0777};
 	struct fuse_attr a;
 
 	for (size_t i = 0; i < ARRAY_SIZE(sizes); i++)
@@ -154,6 +154,17 @@ static void test_growable_size(void **state)
 	assert_int_equal(truncate_(rig, 1, UINT64_MAX), -EFBIG);
 	assert_int_equal(truncate_(rig, 1, (uint64_t)INT64_MAX + 1), -EFBIG);
 	assert_int_equal(image_size(rig->image), 12345);
+}
+
+/* What follows open(2) with O_TRUNC. */
+static void test_open_truncates_nothing(void **state)
+{
+	const struct fuse_setattr_in in = {.valid = FATTR_SIZE};
+	struct rig *rig = *state;
+
+	assert_int_equal(rig_call(rig, FUSE_SETATTR, 1, &in, sizeof(in)), 0);
+	assert_int_equal(RIG_BODY(rig, struct fuse_attr_out)->attr.size, RIG_SIZE);
+	assert_int_equal(image_size(rig->image), RIG_SIZE);
 }
 
 static void test_only_the_disk_has_a_size(void **state)
@@ -277,6 +288,8 @@ int main(void)
 		TEST(test_blocks, file),
 		TEST(test_fixed_size, file),
 		TEST(test_growable_size, growable),
+		TEST(test_open_truncates_nothing, file),
+		TEST(test_open_truncates_nothing, growable),
 		TEST(test_only_the_disk_has_a_size, directory),
 		TEST(test_readdir, directory),
 		TEST(test_readdir_in_pieces, directory),
