@@ -53,6 +53,7 @@ struct extent {
 	struct store *store; /* DATA, PACKED: where the bytes are */
 	uint64_t host_off;   /* DATA, PACKED */
 	uint64_t host_len;   /* PACKED: upper bound of the compressed bytes at host_off */
+	uint32_t entries;    /* from map(): of tables, that it had to look at */
 };
 
 /* A signature; a format matches when any of its magics does. len 0 ends the list. */

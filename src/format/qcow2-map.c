@@ -9,7 +9,8 @@
 
 #include "format/qcow2.h"
 
-/* Pieces that one call joins at most: bounds the time under the lock, not what can be mapped. */
+/* Pieces that one call joins at most: bounds the time under the lock. Who asks again and again
+ * counts extent.entries. */
 enum { QCOW2_MAP_PIECES = 65536 };
 
 /* A position in the tables, good for guest bytes [begin, end). */
@@ -231,15 +232,18 @@ static int qcow2_map_run(struct qcow2 *q, uint64_t off, uint64_t len, struct ext
 {
 	struct qcow2_cursor cur = {0};
 	struct extent next;
+	uint32_t entries = 1;
 	int r = qcow2_map_piece(q, &cur, off, len, ret, ret_missing);
 
-	for (int i = 0; r == 0 && ret->len < len && i < QCOW2_MAP_PIECES; i++) {
+	for (; r == 0 && ret->len < len && entries < QCOW2_MAP_PIECES; entries++) {
 		if (qcow2_map_piece(q, &cur, off + ret->len, len - ret->len, &next, ret_missing) <
 			    0 ||
 		    !qcow2_map_joins(ret, &next))
 			break;
 		ret->len += next.len;
 	}
+	if (r == 0)
+		ret->entries = entries;
 	return r;
 }
 

@@ -8,16 +8,20 @@
 #include "base/checked.h"
 #include "image/core.h"
 
-/* Some images have billions of tiny extents: nobody is to wait for all of them, nor hold the lock
- * as long. */
+/*
+ * Some images have billions of table entries, and a hostile one has them in a few bytes that it
+ * names again and again: nobody is to wait for all of them, nor hold the lock as long. So each
+ * answer has a budget, counted in entries. A question to a driver or to the host costs as much as
+ * some of them.
+ */
 enum {
-	WALK_JOIN_MAX = 65536, /* extents joined into one run */
-	WALK_SEEK_MAX = 64,    /* runs looked at for one answer to lseek(2) */
-	WALK_COUNT_MAX = 256,  /* extents looked at for one answer to stat(2) */
+	WALK_BUDGET = 4 << 20,
+	WALK_QUESTION = 64,
+	WALK_COUNT_MAX = 256, /* extents looked at for one answer to stat(2) */
 };
 
 static int walk_chain(struct image *img, uint64_t off, uint64_t len, unsigned depth,
-		      struct image_extent *ret);
+		      struct image_extent *ret, int64_t *budget);
 
 static void walk_zero(uint64_t off, uint64_t len, unsigned depth, bool present,
 		      struct image_extent *ret)
@@ -28,7 +32,7 @@ static void walk_zero(uint64_t off, uint64_t len, unsigned depth, bool present,
 
 /* What a file does not hold its backing image does, as far as that reaches. */
 static int walk_parent(struct image *img, uint64_t off, uint64_t len, unsigned depth,
-		       struct image_extent *ret)
+		       struct image_extent *ret, int64_t *budget)
 {
 	struct image *backing = img->core->backing;
 	uint64_t size = backing ? image_size(backing) : 0;
@@ -39,7 +43,7 @@ static int walk_parent(struct image *img, uint64_t off, uint64_t len, unsigned d
 		return 0;
 	}
 	rwlock_read(&backing->core->io_lock);
-	r = walk_chain(backing, off, min_u64(len, size - off), depth + 1, ret);
+	r = walk_chain(backing, off, min_u64(len, size - off), depth + 1, ret, budget);
 	rwlock_unread(&backing->core->io_lock);
 	return r;
 }
@@ -75,13 +79,14 @@ static int walk_data(struct image *img, const struct extent *ext, uint64_t off, 
 }
 
 static int walk_chain(struct image *img, uint64_t off, uint64_t len, unsigned depth,
-		      struct image_extent *ret)
+		      struct image_extent *ret, int64_t *budget)
 {
 	struct extent ext;
 	int r = img->format->map(img, off, len, 0, &ext);
 
 	if (r < 0)
 		return r;
+	*budget -= WALK_QUESTION + ext.entries;
 	len = min_u64(len, ext.off + ext.len - off);
 	switch (ext.kind) {
 	case EXTENT_ZERO:
@@ -92,7 +97,7 @@ static int walk_chain(struct image *img, uint64_t off, uint64_t len, unsigned de
 			.off = off, .len = len, .depth = depth, .present = true, .packed = true};
 		return 0;
 	case EXTENT_PARENT:
-		return walk_parent(img, off, len, depth, ret);
+		return walk_parent(img, off, len, depth, ret, budget);
 	case EXTENT_DATA:
 		return walk_data(img, &ext, off, len, depth, ret);
 	}
@@ -106,7 +111,8 @@ static bool walk_continues(const struct image_extent *a, const struct image_exte
 	       (!a->mapped || a->host_off + a->len == b->host_off);
 }
 
-int image_map(struct image *img, uint64_t off, uint64_t len, struct image_extent *ret)
+static int walk_run(struct image *img, uint64_t off, uint64_t len, struct image_extent *ret,
+		    int64_t *budget)
 {
 	struct image_extent whole, next;
 	int r;
@@ -114,9 +120,9 @@ int image_map(struct image *img, uint64_t off, uint64_t len, struct image_extent
 	rwlock_read(&img->core->io_lock);
 	r = len > 0 ? image_check_range(img, off, len) : -EINVAL;
 	if (r == 0)
-		r = walk_chain(img, off, len, 0, &whole);
-	for (int i = 0; r == 0 && whole.len < len && i < WALK_JOIN_MAX; i++) {
-		r = walk_chain(img, off + whole.len, len - whole.len, 0, &next);
+		r = walk_chain(img, off, len, 0, &whole, budget);
+	while (r == 0 && whole.len<len && * budget> 0) {
+		r = walk_chain(img, off + whole.len, len - whole.len, 0, &next, budget);
 		if (r == 0 && !walk_continues(&whole, &next))
 			break;
 		if (r == 0)
@@ -128,22 +134,30 @@ int image_map(struct image *img, uint64_t off, uint64_t len, struct image_extent
 	return r;
 }
 
+int image_map(struct image *img, uint64_t off, uint64_t len, struct image_extent *ret)
+{
+	int64_t budget = WALK_BUDGET;
+
+	return walk_run(img, off, len, ret, &budget);
+}
+
 int image_seek(struct image *img, uint64_t off, uint64_t end, bool data, uint64_t *ret)
 {
+	int64_t budget = WALK_BUDGET;
+
 	end = min_u64(end, image_size(img));
 	if (off >= end)
 		return -ENXIO;
-	for (int i = 0; off < end; i++) {
+	while (off < end) {
 		struct image_extent ext;
 		int r;
 
 		/* Data may always be claimed: here, or from here to the end */
-		if (i == WALK_SEEK_MAX) {
+		if (budget <= 0) {
 			*ret = data ? off : end;
 			return 0;
 		}
-		r = image_map(img, off, end - off, &ext);
-
+		r = walk_run(img, off, end - off, &ext, &budget);
 		if (r < 0)
 			return r;
 		if (ext.zero != data) {
@@ -160,15 +174,16 @@ int image_seek(struct image *img, uint64_t off, uint64_t end, bool data, uint64_
 
 int image_allocated(struct image *img, uint64_t off, uint64_t len, uint64_t *ret)
 {
+	int64_t budget = WALK_BUDGET;
 	uint64_t done = 0, zero = 0;
 	int r;
 
 	rwlock_read(&img->core->io_lock);
 	r = image_check_range(img, off, len);
-	for (int i = 0; r == 0 && done < len && i < WALK_COUNT_MAX; i++) {
+	for (int i = 0; r == 0 && done < len && i < WALK_COUNT_MAX && budget > 0; i++) {
 		struct image_extent ext;
 
-		r = walk_chain(img, off + done, len - done, 0, &ext);
+		r = walk_chain(img, off + done, len - done, 0, &ext, &budget);
 		if (r < 0)
 			break;
 		done += ext.len;

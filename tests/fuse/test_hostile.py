@@ -499,6 +499,23 @@ def test_bomb_of_tiny_clusters(ordeal, work):
         export.close()
 
 
+def test_desert(ordeal, work):
+    """2^38 entries that all say zero: whoever looks for data does not look at all of them."""
+    image = hostile.desert(work / "desert.img")
+    export = Export(image, ordeal.target, ro=True)
+    try:
+        fd = export.open(os.O_RDONLY)
+        started = time.monotonic()
+        assert os.lseek(fd, 0, os.SEEK_DATA) > TiB      # what was not looked at
+        assert os.lseek(fd, 0, os.SEEK_HOLE) == 0
+        took = time.monotonic() - started
+        os.close(fd)
+        assert took < SOON, f"seeking took {took:.1f} s"
+        export.umount()
+    finally:
+        export.close()
+
+
 def test_overlapping_tables_written(ordeal, work, specimen):
     """A guest that is given the tables as its disk: nothing it writes may crash us or reach beyond the file."""
     cluster = 1 << hostile.get(specimen, "cluster_bits")

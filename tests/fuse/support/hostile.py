@@ -83,3 +83,23 @@ def bomb(path, size, cluster_bits, extent=b"\0"):
         f.write(b"\0\1" * (block_off // cluster + 1))
         f.truncate(block_off + cluster)
     return Path(path)
+
+
+def desert(path, l1_size=1 << 20):
+    """Nothing but zeroes, said by one L2 table of 2 MiB that each entry of the L1 table names."""
+    cluster = 1 << 21
+    header = bytearray(4096)
+    header[0:4] = b"QFI\xfb"
+    for name, value in {"version": 3, "cluster_bits": 21, "size": l1_size << 39, "l1_size": l1_size,
+                        "l1_table_offset": 4 * cluster, "refcount_table_offset": cluster,
+                        "refcount_table_clusters": 1, "refcount_order": 4, "header_length": 104}.items():
+        put(header, name, value)
+    with open(path, "wb") as f:
+        f.write(header)
+        f.seek(cluster)
+        f.write(struct.pack(">Q", 2 * cluster))
+        f.seek(3 * cluster)
+        f.write(struct.pack(">Q", 1) * (cluster // 8))
+        f.write(struct.pack(">Q", 3 * cluster) * l1_size)
+        f.truncate(-(-f.tell() // cluster) * cluster)
+    return Path(path)
