@@ -13,7 +13,8 @@
 #include "base/checked.h"
 #include "image/core.h"
 
-/* Identities of the files opened so far: a chain that meets one again would never end. */
+/* Identities of the files opened so far: a chain that meets one again would never end. Each file of
+ * it may have a data file. */
 struct image_seen {
 	unsigned n;
 	uint64_t dev[2 * IMAGE_CHAIN_MAX], ino[2 * IMAGE_CHAIN_MAX];
@@ -228,15 +229,14 @@ static int image_open_chain(struct image *top, const struct image_options *optio
 	unsigned depth = 0;
 
 	for (struct image *img = top; img; img = img->core->backing) {
-		int r;
+		int r = image_core_new(img);
 
-		if (++depth > IMAGE_CHAIN_MAX)
+		if (r < 0)
+			return diag_errno(diag, r, "%s", img->name);
+		if (++depth == IMAGE_CHAIN_MAX && img->backing_name)
 			return diag_set(diag, -ELOOP,
 					"%s: its backing chain is longer than %d files", top->name,
 					IMAGE_CHAIN_MAX);
-		r = image_core_new(img);
-		if (r < 0)
-			return diag_errno(diag, r, "%s", img->name);
 		r = image_open_data(img, options, seen, diag);
 		if (r == 0 && img->backing_name)
 			r = image_open_backing(img, options, seen, diag);

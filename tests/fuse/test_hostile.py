@@ -277,8 +277,8 @@ def test_damaged_extended_l2(ordeal, work):
 
 # chains
 
-def overlay_of(work, name, backing, format="qcow2", size=MiB):
-    path = images.create(work / name, size)
+def overlay_of(work, name, backing, format="qcow2", size=MiB, **options):
+    path = images.create(work / name, size, **options)
     proc.run("qemu-img", "rebase", "-q", "-u", "-b", backing, "-F", format, path, cwd=work)
     return path
 
@@ -308,6 +308,15 @@ def test_deep_chain(ordeal, work):
     proc.run("qemu-io", "-f", "qcow2", "-c", "write -q -P 5 0 4k", work / "0.img")
     for n in range(1, 33):
         overlay_of(work, f"{n}.img", f"{n - 1}.img")
+    assert ordeal.all(work / "31.img"), "32 files are allowed"
+    assert not ordeal.all(work / "32.img", name=".img")
+
+
+def test_deep_chain_of_data_files(ordeal, work):
+    """Each file of it names two."""
+    images.create(work / "0.img", MiB, data_file="0.raw")
+    for n in range(1, 33):
+        overlay_of(work, f"{n}.img", f"{n - 1}.img", data_file=f"{n}.raw")
     assert ordeal.all(work / "31.img"), "32 files are allowed"
     assert not ordeal.all(work / "32.img", name=".img")
 
