@@ -13,6 +13,7 @@
 
 #include <errno.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "base/cleanup.h"
 #include "base/endian.h"
@@ -42,6 +43,37 @@ static int qcow2_reftable_check_entries(struct qcow2 *q, struct diag *diag)
 					"%s: the refcount block at 0x%llx is outside the file",
 					q->img->name, (ull)entry);
 	}
+	return 0;
+}
+
+static int qcow2_reftable_compare(const void *a, const void *b)
+{
+	const uint64_t *x = a, *y = b;
+
+	return (*x > *y) - (*x < *y);
+}
+
+/*
+ * A block that two entries name would count clusters of two places at once. It is also how a small
+ * file could have so many clusters in use that the search for a free one never ends: blocks of its
+ * own are no more than the file has bytes for.
+ */
+static int qcow2_reftable_check_blocks(struct qcow2 *q, struct diag *diag)
+	REQUIRES(q->refcount_lock)
+{
+	size_t n = (size_t)q->reftable_entries;
+	_cleanup_free_ uint64_t *sorted = malloc(n * sizeof(*sorted));
+
+	if (!sorted)
+		return -ENOMEM;
+	memcpy(sorted, q->reftable, n * sizeof(*sorted));
+	qsort(sorted, n, sizeof(*sorted), qcow2_reftable_compare);
+	for (size_t i = 1; i < n; i++)
+		if (sorted[i] && sorted[i] == sorted[i - 1])
+			return diag_set(diag, -EUCLEAN,
+					"%s: two entries of the refcount table name the block at "
+					"0x%llx: run fuseimg check --repair",
+					q->img->name, (ull)sorted[i]);
 	return 0;
 }
 
@@ -116,6 +148,8 @@ int qcow2_reftable_load(struct qcow2 *q, struct diag *diag)
 	r = qcow2_reftable_read(q, diag);
 	if (r == 0)
 		r = qcow2_reftable_check_entries(q, diag);
+	if (r == 0)
+		r = qcow2_reftable_check_blocks(q, diag);
 	if (r == 0)
 		r = qcow2_reftable_check_counted(q, diag);
 	mutex_unlock(&q->refcount_lock);

@@ -118,6 +118,8 @@ static const struct lie lies[] = {
 	{CRAFTED_REFTABLE, 8, 0, -EUCLEAN, "the header has a refcount of 0", true},
 	{CRAFTED_REFTABLE, 8, CRAFTED_BLOCK + 512, -EUCLEAN, "entry 0 of the refcount table", true},
 	{CRAFTED_REFTABLE + 80, 8, UINT64_C(1) << 50, -EUCLEAN, "outside the file", true},
+	{CRAFTED_REFTABLE + 80, 8, CRAFTED_BLOCK, -EUCLEAN, "two entries of the refcount table",
+	 true},
 	{CRAFTED_REFTABLE + 80, 8, UINT64_MAX - 65535, -EUCLEAN, "outside the file", true},
 };
 
