@@ -80,7 +80,7 @@ int journal_attach(struct journal *j, struct store *inner, struct store **ret);
 /* From now on every flush takes at least so long, in which other threads go on. */
 void journal_slow_flushes(struct journal *j, unsigned microseconds);
 
-/* `skip` more flushes and durable writes succeed, then one fails with -EIO; UINT64_MAX: none does. */
+/* `skip` more flushes and durable writes succeed, then one fails with -EIO. UINT64_MAX: none. */
 void journal_fail_flush(struct journal *j, uint64_t skip);
 
 /* Records so far. Note it where an image_flush() has returned: from there on its data must be
