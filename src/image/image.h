@@ -130,7 +130,7 @@ int image_map(struct image *img, uint64_t off, uint64_t len, struct image_extent
 int image_seek(struct image *img, uint64_t off, uint64_t end, bool data, uint64_t *ret);
 
 /* Bytes of the range that do not read as zeroes for want of data. Of many extents only the first
- * are looked at; the rest counts as data. */
+ * are looked at, and of damaged tables what stands before the damage; the rest counts as data. */
 int image_allocated(struct image *img, uint64_t off, uint64_t len, uint64_t *ret);
 
 /* Size, allocation (of the image's own files, not of its backing chain), times. block: img->unit or

@@ -183,8 +183,8 @@ int image_allocated(struct image *img, uint64_t off, uint64_t len, uint64_t *ret
 	for (int i = 0; r == 0 && done < len && i < WALK_COUNT_MAX && budget > 0; i++) {
 		struct image_extent ext;
 
-		r = walk_chain(img, off + done, len - done, 0, &ext, &budget);
-		if (r < 0)
+		/* Who wants to read there will be told */
+		if (walk_chain(img, off + done, len - done, 0, &ext, &budget) < 0)
 			break;
 		done += ext.len;
 		zero += ext.zero ? ext.len : 0;

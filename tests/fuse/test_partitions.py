@@ -11,6 +11,7 @@ import pytest
 
 from support import images, loop, proc, syscalls, tables
 from support.content import KiB, MiB, apply, assert_same, execute, in_threads, plan, random_bytes, stripes, write_all
+from support.damage import Metadata
 from support.export import MountFailed, fuseimg
 from test_filesystems import fill, find
 from test_reload import reload
@@ -351,6 +352,28 @@ def test_impossible_entries(work, show):
         assert line in log
     export.umount()
     assert "not shown: overlaps part2" in fuseimg("info", disk).stdout
+
+
+def test_damage_hides_no_partition(work, show):
+    """A table entry that is wrong: what it stands for cannot be read, and all else is as it was."""
+    disk = tables.make(work / "disk.img", "mbr")
+    fill_with_data(disk)
+    image = image_of(disk, "qcow2")
+    with Metadata(image) as m:
+        at = m.l2_tables[0] + 2 * MiB // m.cluster * m.width
+        m.put(at, m.get(at) | 512)
+    export = show(image)
+    assert parts(export).keys() == tables.by_blkid(disk).keys()
+    proc.run("ls", "-l", export.target)
+    part = parts(export)[1]
+    start, size = tables.by_blkid(disk)[1]
+    assert 0 < os.stat(part).st_blocks * 512 <= size
+    with open(part, "rb") as file:
+        assert os.pread(file.fileno(), 4096, 0) == disk.read_bytes()[start:start + 4096]
+        with pytest.raises(OSError) as error:
+            os.pread(file.fileno(), 4096, 2 * MiB - start)
+        assert error.value.errno == errno.EIO
+    export.umount()
 
 
 @pytest.mark.core
