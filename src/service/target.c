@@ -17,6 +17,7 @@
 #include <sys/sysmacros.h>
 #include <sys/wait.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "base/cleanup.h"
 #include "base/mounts.h"
@@ -25,6 +26,7 @@
 
 enum {
 	TARGET_PROBE_MS = 2000,	 /* a daemon that takes longer is alive, only busy */
+	TARGET_KILLED_MS = 200,	 /* from SIGKILL to the end of whoever can be killed */
 	TARGET_STALE_MAX = 16,	 /* dead mounts on top of each other that are taken away */
 	TARGET_ENDING_MS = 5000, /* for a worker to find out that its supervisor was killed */
 	TARGET_PAUSE_MS = 50,
@@ -59,8 +61,11 @@ static int target_resolve(const char *name, int *ret_fd, char **ret_path, struct
 	return 0;
 }
 
-/* Does the export at path answer that nobody serves it? Asked in a child, since one that is served
- * badly may not answer at all. */
+/*
+ * Does the export at path answer that nobody serves it? Asked in a child, since one that is served
+ * badly may not answer at all. When its question was in the hands of a worker that died, not even
+ * SIGKILL ends the child before somebody answers: then it is left behind.
+ */
 static bool target_is_stale(const char *path)
 {
 	_cleanup_close_ int pidfd = -1;
@@ -71,12 +76,17 @@ static bool target_is_stale(const char *path)
 
 	if (pid < 0)
 		return false;
-	if (pid == 0)
+	if (pid == 0) {
+		(void)close_range(0, ~0U, 0); /* nobody is to wait for what it holds */
 		/* ECONNABORTED: the connection ended while this waited for its answer */
 		_exit(statfs(path, &fs) < 0 && (errno == ENOTCONN || errno == ECONNABORTED));
+	}
 	p.fd = pidfd = pidfd_open(pid, 0);
-	if (pidfd < 0 || poll(&p, 1, TARGET_PROBE_MS) != 1)
+	if (pidfd < 0 || poll(&p, 1, TARGET_PROBE_MS) != 1) {
 		kill(pid, SIGKILL);
+		if (pidfd >= 0 && poll(&p, 1, TARGET_KILLED_MS) != 1)
+			return false;
+	}
 	while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
 		;
 	return WIFEXITED(status) && WEXITSTATUS(status) == 1;

@@ -2,9 +2,11 @@
 """kill -9 of the supervisor where somebody (systemd's fd store, played by support/fdstore.py) keeps its
 descriptors: the next one goes on, and clients notice a pause."""
 
+import ctypes
 import os
 import random
 import signal
+import struct
 import subprocess
 import threading
 import time
@@ -203,6 +205,33 @@ def test_cleanup_takes_away_what_is_dead(service, work):
     assert not mounts.at(export.target)
     done = cleanup(export)
     assert done.returncode == 0 and "nothing to clean up" in done.stdout
+
+
+@pytest.fixture
+def mute(work):
+    """A mount of our kind whose server reads requests and answers none, which not even SIGKILL ends."""
+    target = work / "mute"
+    target.mkdir()
+    libc = ctypes.CDLL(None, use_errno=True)
+    fuse = os.open("/dev/fuse", os.O_RDWR)
+    options = f"fd={fuse},rootmode=40000,user_id=0,group_id=0"
+    assert libc.mount(b"mute", str(target).encode(), b"fuse.fuseimg", 0, options.encode()) == 0, os.strerror(ctypes.get_errno())
+    unique = struct.unpack_from("=IIQ", os.read(fuse, 1 << 20))[2]
+    answer = struct.pack("=IIIIHHIII", 7, 31, 1 << 17, 0, 0, 0, 1 << 17, 0, 0).ljust(64, b"\0")
+    os.write(fuse, struct.pack("=IiQ", 16 + len(answer), 0, unique) + answer)
+    reader = threading.Thread(target=lambda: [os.read(fuse, 1 << 20) for _ in range(4)], daemon=True)
+    reader.start()
+    yield target
+    libc.umount2(str(target).encode(), 2)
+    os.close(fuse)
+
+
+def test_a_mount_that_does_not_answer(mute):
+    """It is looked at in vain, and not for ever."""
+    begin = time.monotonic()
+    done = fuseimg("cleanup", "-v", mute.name, check=False, env={"FUSEIMG_RUNTIME_DIR": str(mute.parent)})
+    assert done.returncode == 1 and "is in use" in done.stderr
+    assert time.monotonic() - begin < 15 * proc.SLOW
 
 
 def kill_and_start(export, kills, supervisors, stop):

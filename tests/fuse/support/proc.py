@@ -35,9 +35,9 @@ def wait_until(condition, timeout=10, every=0.02, what="the condition"):
 
 
 def alive(pid):
-    """Runs; a zombie does not."""
+    """Runs, with any of its threads; a zombie does not."""
     try:
-        return stat(pid)[0] not in "ZX"
+        return stat(pid)[0] not in "ZX" or len(os.listdir(f"/proc/{pid}/task")) > 1
     except OSError:
         return False
 
