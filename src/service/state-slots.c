@@ -25,6 +25,7 @@ void state_slots_write(const struct slots_carried *c, state_put_fn put, void *da
 	const struct slots_sum *s = &c->sum;
 
 	put(data, "slots.opened", "%" PRIu32, c->opened);
+	put(data, "slots.lost", "%" PRId32 " %" PRId32, c->lost[0], c->lost[1]);
 	put(data, "slots.sum",
 	    "%" PRIu64 " %" PRIu64 " %" PRIu64 " %" PRIu64 " %" PRIu64 " %" PRIu64 " %" PRIu64
 	    " %" PRIu64,
@@ -108,6 +109,16 @@ static int state_slots_take_opened(struct slots_carried *c, const char *value)
 	return 0;
 }
 
+static int state_slots_take_lost(struct slots_carried *c, const char *value)
+{
+	int32_t lost[SLOTS_LOST_MAX];
+
+	if (sscanf(value, "%" SCNd32 " %" SCNd32, &lost[0], &lost[1]) != SLOTS_LOST_MAX)
+		return -EBADMSG;
+	memcpy(c->lost, lost, sizeof(lost));
+	return 0;
+}
+
 static int state_slots_take_sum(struct slots_carried *c, const char *value)
 {
 	struct slots_sum s;
@@ -129,6 +140,7 @@ int state_slots_take(struct slots_carried *c, const char *key, const char *value
 		int (*take)(struct slots_carried *c, const char *value);
 	} keys[] = {
 		{"slots.opened", state_slots_take_opened},
+		{"slots.lost", state_slots_take_lost},
 		{"slots.sum", state_slots_take_sum},
 		{"slots.attr", state_slots_take_attr},
 		{"slots.window", state_slots_take_window},

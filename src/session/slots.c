@@ -229,6 +229,7 @@ void slots_carry(const struct slots *s, struct slots_carried *ret)
 {
 	memset(ret, 0, sizeof(*ret));
 	ret->opened = atomic_load(&s->head->opened);
+	memcpy(ret->lost, s->head->kept + SLOTS_KEPT_LOST, sizeof(ret->lost));
 	memcpy(ret->attr, s->head->attr, sizeof(ret->attr));
 	slots_carry_windows(&s->head->windows, &ret->windows);
 	slots_sum(s, &ret->sum);
@@ -247,6 +248,7 @@ int slots_create_carried(const struct slots_carried *c, unsigned n)
 	if (r < 0)
 		return r;
 	atomic_store(&s.head->opened, c->opened);
+	memcpy(s.head->kept + SLOTS_KEPT_LOST, c->lost, sizeof(c->lost));
 	memcpy(s.head->attr, c->attr, sizeof(c->attr));
 	memcpy(&s.head->windows, &c->windows, sizeof(c->windows));
 	/* Only the sum is ever asked for */

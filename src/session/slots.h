@@ -46,6 +46,8 @@ enum {
 	/* node attributes kept, by node id - 1 */
 	SLOTS_NODES_MAX = SLOTS_WINDOW_NODE - 1 + SLOTS_WINDOWS_MAX,
 	SLOTS_KEPT_MAX = 3072,
+	SLOTS_KEPT_LOST = 2912, /* where in it stands what flushes have lost: */
+	SLOTS_LOST_MAX = 2,	/* so many errors, int32_t */
 	SLOT_PAGE = 4096,
 	SLOT_DATA_MAX = 1 << 20, /* largest WRITE payload */
 	SLOT_REPLY_MAX = 256,	 /* largest answer of a request that changes something */
@@ -200,11 +202,12 @@ void slots_sum(const struct slots *s, struct slots_sum *ret);
 
 /*
  * What is worth keeping when no request is in hand and no worker lives: what clients have set and
- * opened, the windows, the counters. A driver's note (`kept`) is not: who closed the image in order
- * left none.
+ * opened, the windows, the counters, what flushes have lost. The rest of a worker's note (`kept`)
+ * is not: who closed the image in order left none.
  */
 struct slots_carried {
 	uint32_t opened;
+	int32_t lost[SLOTS_LOST_MAX];
 	struct slots_attr attr[SLOTS_NODES_MAX];
 	struct slots_windows windows; /* names[0] are in force */
 	struct slots_sum sum;

@@ -269,6 +269,9 @@ static int worker_serve(struct worker *w, int *fds, struct diag *diag)
 }
 
 _Static_assert(sizeof(struct image_kept) <= SLOTS_KEPT_MAX, "the image's note is kept");
+_Static_assert(offsetof(struct image_kept, lost) == SLOTS_KEPT_LOST &&
+		       sizeof((struct image_kept){0}.lost) == SLOTS_LOST_MAX * sizeof(int32_t),
+	       "the supervisor knows where the note tells of what was lost");
 
 static uint64_t worker_now_ms(void)
 {

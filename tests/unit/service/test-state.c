@@ -140,7 +140,8 @@ static void test_comes_back(void **state)
 /* What the slots say, for a program that lays them out in another way. */
 static void test_slots_come_back(void **state)
 {
-	struct slots_carried carried = {.opened = 5, .sum = {1, 2, 3, 4, 5, 6, 7, UINT64_MAX}};
+	struct slots_carried carried = {
+		.opened = 5, .lost = {-5, -28}, .sum = {1, 2, 3, 4, 5, 6, 7, UINT64_MAX}};
 	struct slots_windows *w = &carried.windows;
 	struct state s = example(), got;
 	_cleanup_close_ int fd = -1;
@@ -289,6 +290,7 @@ static void test_strange_lines(void **state)
 		{"slots.window=1 2", "slots.window"},
 		{"slots.name=0", "slots.name"}, /* of no window */
 		{"slots.opened=?", "slots.opened"},
+		{"slots.lost=1", "slots.lost"},
 		{"slots.sum=1 2 3", "slots.sum"},
 		{"slots.selected=", "slots.selected"},
 		{"config.threads=many", "many", -EPROTONOSUPPORT},

@@ -165,6 +165,7 @@ static void test_carried(void **state)
 	assert_false(slots_idle(&s));
 	s.head->opened = SLOTS_OPENED_DIRECT;
 	s.head->attr[3].mode = 0640;
+	memset(s.head->kept, 0xff, SLOTS_KEPT_MAX);
 	slots_at(&s, 1)->counters.errors = 4;
 	s.head->windows.n = UINT32_MAX;
 	s.head->windows.live = UINT32_MAX; /* odd: the second list */
@@ -182,6 +183,10 @@ static void test_carried(void **state)
 	assert_true(s.n == 3 && slots_idle(&s));
 	assert_int_equal(s.head->opened, SLOTS_OPENED_DIRECT);
 	assert_int_equal(s.head->attr[3].mode, 0640);
+	assert_int_equal(s.head->kept[SLOTS_KEPT_LOST - 1], 0);
+	assert_int_equal(s.head->kept[SLOTS_KEPT_LOST], 0xff);
+	assert_int_equal(s.head->kept[SLOTS_KEPT_LOST + 7], 0xff);
+	assert_int_equal(s.head->kept[SLOTS_KEPT_LOST + 8], 0);
 	assert_int_equal(slots_at(&s, 0)->counters.errors, 4);
 	assert_int_equal(s.head->windows.n, SLOTS_WINDOWS_MAX);
 	assert_int_equal(s.head->windows.windows[SLOTS_WINDOWS_MAX - 1].off, 99);
