@@ -109,6 +109,7 @@ struct supervisor {
 	char *program; /* the file to execute at a reload */
 	int state_fd;
 	struct handover kept; /* what is in systemd's fd store, and under which name */
+	bool released;	      /* ... nothing, and nothing is to be kept any more */
 	bool resumed;
 	/*
 	 * A pipe through which nothing is said. Its read end is kept; a write end is held by us and
@@ -186,7 +187,10 @@ void resume_save(struct supervisor *s);
 void resume_save_carried(struct supervisor *s);
 /* All descriptors that a successor needs; they stay ours. */
 void resume_list(const struct supervisor *s, struct handover *ret);
-/* Nobody is to go on with this session. */
+/* The connection has ended: there is nothing to go on with. What systemd held it lets go of now,
+ * and not when the image is flushed, which may take long, or be cut off. */
+void resume_release(struct supervisor *s);
+/* Nobody is to go on with this session; systemd has seen that. */
 void resume_forget(struct supervisor *s);
 /* The pipe that tells a successor of our death. */
 int resume_open_life(struct supervisor *s, struct diag *diag);

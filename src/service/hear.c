@@ -190,6 +190,8 @@ static int hear_on_pong(struct supervisor *s, const struct channel_msg *msg)
 static int hear_on_closing(struct supervisor *s, const struct channel_msg *msg)
 {
 	s->attend.phase = ATTEND_CLOSING;
+	if (!session_is_alive(&s->session))
+		resume_release(s);
 	return 0;
 }
 

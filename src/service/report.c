@@ -67,7 +67,8 @@ static void report_add(char *buf, size_t size, const char *fmt, ...)
 /* What is special now; "" when it just serves. */
 static void report_add_state(const struct supervisor *s, char *buf, size_t size)
 {
-	if (s->pulse.verdict == PULSE_DISK)
+	if (s->pulse.verdict == PULSE_DISK ||
+	    (s->report.stalled && s->attend.phase == ATTEND_CLOSING))
 		report_add(buf, size, "The storage of the image does not answer: ");
 	if (s->unmount.gone)
 		report_add(buf, size, "Unmounted, writing the last of it to stable storage: ");
@@ -272,6 +273,7 @@ static void report_extend(struct supervisor *s, uint64_t now)
 	progress_sample(users ? 0 : s->attend.pid, users ? -1 : s->image_fd, &sample);
 	sample.requests = report_requests(s);
 	moving = progress_note(&s->report.progress, &sample, now, REPORT_PATIENCE_US);
+	s->report.stalled = !moving;
 	/* The last worker of an earlier run: a new start would wait for it as well */
 	if (s->life && now - s->report.start_us < REPORT_BUSY_US)
 		moving = true;

@@ -30,6 +30,7 @@ struct report {
 	struct slots_sum seen;	    /* when users was found */
 	struct progress progress;
 	uint64_t start_us;
+	bool stalled;	    /* of a start or a stop: nothing gets on */
 	uint64_t stop_us;   /* when we were told to stop */
 	char why[DIAG_MAX]; /* what report_waiting() was told last */
 	uint64_t waited_us;

@@ -99,7 +99,7 @@ static void resume_write(struct supervisor *s, struct slots_carried *carried)
 	struct handover list;
 	int r = 0;
 
-	if (!s->mounted || !s->source)
+	if (!s->mounted || !s->source || s->released)
 		return;
 	if (s->state_fd < 0)
 		r = s->state_fd = state_create();
@@ -130,13 +130,19 @@ void resume_save_carried(struct supervisor *s)
 	resume_write(s, carried);
 }
 
+void resume_release(struct supervisor *s)
+{
+	s->released = true;
+	for (unsigned i = 0; i < s->kept.n; i++)
+		if (s->kept.fds[i].name[0])
+			handover_unstore(&s->report.notify, s->kept.fds[i].name);
+}
+
 void resume_forget(struct supervisor *s)
 {
 	if (s->kept.n == 0)
 		return;
-	for (unsigned i = 0; i < s->kept.n; i++)
-		if (s->kept.fds[i].name[0])
-			handover_unstore(&s->report.notify, s->kept.fds[i].name);
+	resume_release(s);
 	handover_settle(&s->report.notify);
 	s->kept.n = 0;
 }
@@ -289,6 +295,7 @@ static void resume_drop(struct supervisor *s, struct handover *h, const char *wh
 {
 	log_msg(LOG_WARNING, "an earlier run cannot be gone on with, starting anew: %s", why);
 	resume_forget(s);
+	s->released = false; /* the next one is kept */
 	slots_unmap(&s->slots);
 	session_close(&s->session);
 	files_done(&s->files);

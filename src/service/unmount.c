@@ -180,10 +180,17 @@ static int unmount_on_timer(sd_event_source *source, uint64_t usec, void *data)
 		unmount_try(s);
 		return 0;
 	}
-	log_msg(LOG_NOTICE,
-		"%s: unmounted; still writing %s to stable storage, or another mount "
-		"namespace holds the mount",
-		s->target.path, s->image);
+	if (s->attend.phase != ATTEND_CLOSING)
+		log_msg(LOG_NOTICE, "%s: unmounted, but another mount namespace holds the mount",
+			s->target.path);
+	else if (s->report.stalled)
+		log_msg(LOG_WARNING,
+			"%s: unmounted; what is left to be written to %s is not: its storage does "
+			"not answer",
+			s->target.path, s->image);
+	else
+		log_msg(LOG_NOTICE, "%s: unmounted; still writing %s to stable storage",
+			s->target.path, s->image);
 	unmount_set_timer(s, UNMOUNT_REMIND_US);
 	return 0;
 }
