@@ -5,6 +5,8 @@ import re
 
 import pytest
 
+from support import proc
+
 UNITS = ["fuseimg@.service", "fuseimg-cleanup@.service", "system-fuseimg.slice", "run-fuseimg-.mount.d/10-fuseimg.conf"]
 # fuseimg@.service(8) states it, with what keeps it from being lower
 SCORE = 4.5
@@ -17,7 +19,7 @@ def test_files_are_where_this_release_wants_them(machine, suite):
     wanted += ["/usr/lib/tmpfiles.d/fuseimg.conf", "/usr/lib/sysusers.d/fuseimg.conf", "/etc/fuseimg",
                "/usr/bin/fuseimg", "/usr/libexec/fuseimg/fuseimg-worker",
                "/usr/share/bash-completion/completions/fuseimg", "/usr/sbin/mount.fuseimg", "/usr/sbin/mount.fuse.fuseimg",
-               "/usr/sbin/umount.fuseimg"]
+               "/usr/sbin/umount.fuseimg", "/etc/needrestart/conf.d/fuseimg.conf"]
     wanted += [units.replace("systemd/system", path) for path in
                ("systemd/system-generators/fuseimg-generator", "udev/fuseimg-udev-probe", "udev/rules.d/61-fuseimg.rules")]
     wanted += [f"/usr/share/man/{page}.gz" for page in
@@ -66,7 +68,7 @@ def test_the_service_has_no_mount_namespace(machine):
 
 @pytest.mark.limit(120)
 def test_removed_and_installed_again(boot, export, package):
-    """Removing stops what runs, in order; an installation over a running export leaves it alone."""
+    """Removing stops what runs and nobody uses; an installation over a running export leaves it alone."""
     machine = boot()
     running = export(machine, "running")
     running.start()
@@ -74,6 +76,14 @@ def test_removed_and_installed_again(boot, export, package):
     (machine.srv / "fuseimg.deb").write_bytes(package.read_bytes())
     machine.run("dpkg", "--install", "/srv/fuseimg.deb")
     assert running.active == "active" and running.supervisor == pid
+    user = machine.start("sh", "-c", 'exec <"$1"; touch /srv/opened; exec sleep 60', "sh", running.disk)
+    proc.wait_until((machine.srv / "opened").exists)
+    refused = machine.run("dpkg", "--remove", "fuseimg", check=False)
+    holder = re.search(r"in use by sleep \(pid (\d+)\)", refused.stderr)
+    assert refused.returncode != 0 and holder and running.unit in refused.stderr
+    assert running.active == "active" and running.supervisor == pid
+    machine.run("sh", "-c", f"kill {holder[1]}")
+    user.wait(20)
     machine.run("dpkg", "--remove", "fuseimg")
     assert not running.mounted()
     assert machine.say("systemctl", "list-units", "--no-legend", "--all", "fuseimg*") == ""
