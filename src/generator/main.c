@@ -137,7 +137,7 @@ static int generate_all(const struct unit_dir *dir, struct diag *diag)
  * ours is the first. One is enough for trying it out. */
 int main(int argc, char **argv)
 {
-	struct unit_dir dir = {.fd = -1};
+	struct unit_dir dir = {.fd = -1, .writer = "fuseimg-generator(8)"};
 	struct diag diag = {0};
 	int r;
 

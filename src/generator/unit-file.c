@@ -58,7 +58,7 @@ int unit_file_begin(const struct unit_dir *dir, const char *unit, const char *dr
 	r = unit_file_create(drop_in ? below : dir->fd, drop_in ?: unit, &f);
 	if (r < 0)
 		return diag_errno(diag, r, "%s/%s", dir->path, unit);
-	fprintf(f, "# Written by fuseimg-generator(8)\n\n[Unit]\n");
+	fprintf(f, "# Written by %s\n\n[Unit]\n", dir->writer);
 	if (unit_file_is_whole(source))
 		unit_file_put(f, "SourcePath", source);
 	*ret = f;

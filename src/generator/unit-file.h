@@ -17,7 +17,8 @@
 
 struct unit_dir {
 	int fd;
-	const char *path; /* for sentences */
+	const char *path;   /* for sentences */
+	const char *writer; /* who says so in each file: "program(section)" */
 };
 
 /* Begins dir/unit; or, where drop_in is not NULL, dir/unit.d/drop_in. source: the file that it

@@ -24,7 +24,7 @@ static bool order_is_known(const char *unit)
 void order_write(const struct source *s, const char *image, const char *dir)
 {
 	_cleanup_close_ int fd = open(order_dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	const struct unit_dir units = {.fd = fd, .path = order_dir};
+	const struct unit_dir units = {.fd = fd, .path = order_dir, .writer = "mount.fuseimg(8)"};
 	char source[PATH_MAX], service[UNIT_NAME_SIZE], mount[UNIT_NAME_SIZE];
 	char drop_in[NAME_MAX + 1];
 	struct needs needs = {.image = image};

@@ -15,6 +15,7 @@
 #include "base/io.h"
 #include "base/mounts.h"
 #include "base/unit-name.h"
+#include "generator/needs.h"
 #include "mount-helper-config.h"
 #include "mount-helper/run.h"
 
@@ -27,14 +28,6 @@ enum {
 static bool source_has_systemd(void)
 {
 	return access("/run/systemd/system", F_OK) == 0;
-}
-
-static const char *source_unit(const struct source *s, char dst[UNIT_NAME_SIZE])
-{
-	char escaped[INSTANCE_UNIT_MAX + 1];
-
-	snprintf(dst, UNIT_NAME_SIZE, "fuseimg@%s.service", instance_escape(s->name, escaped));
-	return dst;
 }
 
 static int source_init_named(struct source *s, const char *name, const struct options *o,
@@ -168,7 +161,7 @@ static int source_start_unit(const struct source *s, struct diag *diag)
 	char unit[UNIT_NAME_SIZE];
 	int r;
 
-	run_add(&start, source_unit(s, unit));
+	run_add(&start, needs_service(s->name, unit));
 	r = run_wait(&start, diag);
 	if (r > 0)
 		return diag_set(diag, -EIO, "%s does not start; see: systemctl status '%s'", unit,
@@ -333,7 +326,8 @@ void source_release(struct source *s)
 	if (source_has_systemd()) {
 		/* The job may wait for ours: at shutdown the export is stopped behind the mount */
 		stop = (struct run){.words = {"systemctl", "--no-ask-password", "--quiet",
-					      "--no-block", "stop", "--", source_unit(s, unit)},
+					      "--no-block", "stop", "--",
+					      needs_service(s->name, unit)},
 				    .n = 7};
 	} else {
 		stop = (struct run){.words = {secure_getenv("FUSEIMG_PROGRAM") ?: FUSEIMG_PROGRAM,
