@@ -212,7 +212,8 @@ struct format {
 	 * rounded up to img->unit). No table names the space yet; until link() readers see the old
 	 * mapping. The store reaches behind the space: what is mapped and lies a whole unit or more
 	 * past the end was cut off by somebody. image/ fills all of ret's host bytes before link
-	 * (but for zeroes where ret->fresh) and hands it back to link() or abandon() unchanged.
+	 * (but for zeroes where ret->fresh, and what lies behind the disk's end in another store
+	 * than the image's own) and hands it back to link() or abandon() unchanged.
 	 * -ENOSPC where the host is full or the format is.
 	 */
 	int (*alloc)(struct image *img, uint64_t off, uint64_t len, struct extent *ret);

@@ -135,8 +135,9 @@ static int qcow2_grow(struct qcow2 *q, uint64_t size, struct diag *diag)
 	if (r < 0)
 		return diag_errno(diag, r, "%s: cannot grow to %llu bytes", q->img->name,
 				  (ull)size);
-	/* From now on only what was cleared, and zeroes that fill up new clusters, are behind it */
-	q->end_sealed = true;
+	/* From now on only what was cleared, and zeroes that fill up new clusters, are behind it;
+	 * of an external data file nothing is filled behind the end */
+	q->end_sealed = !q->data_file;
 	q->img->size = size;
 	q->data_end = size;
 	return 0;

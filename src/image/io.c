@@ -185,20 +185,32 @@ static int image_copy_old(struct image *img, const struct extent *to, uint64_t o
 	return 0;
 }
 
+/* Where the host bytes of a new extent end that have to be filled. An external data file is no
+ * longer than the disk, and may be a device that cannot be: behind the end there is nothing to
+ * fill. */
+static uint64_t image_fill_end(const struct image *img, const struct extent *to)
+{
+	uint64_t end = to->off + to->len;
+
+	return to->store == img->store ? end : min_u64(end, img->size);
+}
+
 /* The new bytes, and the old ones before and behind them. */
 static int image_fill(struct image *img, const struct extent *to, const void *buf, uint64_t len,
 		      uint64_t off) REQUIRES_SHARED(img->core->io_lock)
 {
+	uint64_t end = image_fill_end(img, to);
 	int r;
 
 	if (!buf) {
 		/* Preallocation: where the host can promise no space, the copy is all there is */
-		r = store_allocate(to->store, to->host_off, to->len);
-		return r < 0 && r != -EOPNOTSUPP ? r : image_copy_old(img, to, to->off, to->len);
+		r = store_allocate(to->store, to->host_off, end - to->off);
+		return r < 0 && r != -EOPNOTSUPP ? r
+						 : image_copy_old(img, to, to->off, end - to->off);
 	}
 	r = image_copy_old(img, to, to->off, off - to->off);
 	if (r == 0)
-		r = image_copy_old(img, to, off + len, to->off + to->len - (off + len));
+		r = image_copy_old(img, to, off + len, end - (off + len));
 	if (r == 0)
 		r = store_write(to->store, buf, len, to->host_off + (off - to->off));
 	return r;

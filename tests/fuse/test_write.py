@@ -48,6 +48,31 @@ def test_written_by_threads(shape, work, maker, mount):
     assert {path: images.digest(path) for path in below} == before
 
 
+@pytest.mark.parametrize("raw", ["off", "on"])
+def test_data_file_ends_with_the_disk(raw, work, mount):
+    """A block device of the disk's size would have no room for more; nor does a later growth show what stands there."""
+    size = MiB + 4096
+    image = images.create(work / "disk.img", size, data_file="data.bin", data_file_raw=raw)
+    os.truncate(work / "data.bin", size)    # QEMU rounds the length of a raw one up
+    export = mount(image, growable=True, backing=work)
+    fd = export.open()
+    os.pwrite(fd, b"end", size - 3)
+    fallocate(fd, 0, MiB, 4096)
+    fallocate(fd, ZERO_RANGE, MiB, 100)
+    os.fsync(fd)
+    assert os.path.getsize(work / "data.bin") == size
+    os.truncate(work / "data.bin", size + 4096)
+    with open(work / "data.bin", "r+b") as data:
+        os.pwrite(data.fileno(), b"x" * 8192, size)
+    os.ftruncate(fd, size + 512)
+    os.pwrite(fd, b"y", size + 511)
+    os.ftruncate(fd, size + 8192)
+    assert os.pread(fd, 8192, size) == bytes(511) + b"y" + bytes(8192 - 512)
+    os.close(fd)
+    export.umount()
+    images.check(image, leaks=0)
+
+
 @pytest.mark.core
 def test_written_by_processes(work, maker, mount):
     """Over a chain, with an fsync now and then."""
