@@ -16,9 +16,10 @@
  *
  * Locking: image/ holds its io_lock shared around map, unpack, alloc, link, abandon and flush, so
  * any number of these run at once and the driver must lock its own tables; it holds io_lock
- * exclusively around unmap, resize and close: then nobody else is in the driver, no write is in
- * flight, and host bytes may be freed or moved. image/ also promises that two allocations in flight
- * never touch the same allocation unit.
+ * exclusively around unmap (but see unmap_shared), resize, settle and finish: then nobody else is
+ * in the driver, no write is in flight, and host bytes may be freed or moved. Around open,
+ * open_write, keep, check and close it holds nothing: nobody else has the image. image/ also
+ * promises that two allocations in flight never touch the same allocation unit.
  *
  * Errors (negative errno): -EUCLEAN the image is corrupt, -EOPNOTSUPP a known feature that we lack,
  * -EMEDIUMTYPE not this format, -ENOENT and -ENOTUNIQ no snapshot of this name, or more than one,
@@ -231,6 +232,8 @@ struct format {
 	 */
 	int (*unmap)(struct image *img, uint64_t off, uint64_t len, enum unmap_how how,
 		     uint64_t *ret_done);
+	/* unmap() changes no tables: it is called as map() is, with io_lock held shared. */
+	bool unmap_shared;
 	/*
 	 * Sets img->size. New bytes read as zeroes, whatever the host or the backing image have
 	 * there, and after a power cut too: it leaves the old size or the new one. Before a disk

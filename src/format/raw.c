@@ -71,5 +71,6 @@ const struct format format_raw = {
 	.close = raw_close,
 	.map = raw_map,
 	.unmap = raw_unmap,
+	.unmap_shared = true,
 	.resize = raw_resize,
 };

@@ -10,17 +10,34 @@
 /* Source of zeroes; aligned so that O_DIRECT takes it as it is. */
 static const _Alignas(4096) unsigned char change_zeroes[64 * 1024];
 
-/* Asks the driver, alone. 1: *ret_done bytes are to be written instead. */
-static int change_unmap_tables(struct image *img, uint64_t off, uint64_t len, enum unmap_how how,
-			       uint64_t *ret_done)
+/* Where the host cannot give space back it writes zeroes: that is as long as one request may take,
+ * and others may have to wait. */
+#define CHANGE_UNMAP_STEP MIB(64)
+
+static int change_unmap_locked(struct image *img, uint64_t off, uint64_t len, enum unmap_how how,
+			       uint64_t *ret_done) REQUIRES_SHARED(img->core->io_lock)
+{
+	int r = image_check_write(img, off, len);
+
+	return r < 0 ? r
+		     : img->format->unmap(img, off, min_u64(len, CHANGE_UNMAP_STEP), how, ret_done);
+}
+
+/* Asks the driver, alone where it says so. 1: *ret_done bytes are to be written instead. */
+static int change_unmap_step(struct image *img, uint64_t off, uint64_t len, enum unmap_how how,
+			     uint64_t *ret_done)
 {
 	int r;
 
-	rwlock_write(&img->core->io_lock);
-	r = image_check_write(img, off, len);
-	if (r == 0)
-		r = img->format->unmap(img, off, len, how, ret_done);
-	rwlock_unwrite(&img->core->io_lock);
+	if (img->format->unmap_shared) {
+		rwlock_read(&img->core->io_lock);
+		r = change_unmap_locked(img, off, len, how, ret_done);
+		rwlock_unread(&img->core->io_lock);
+	} else {
+		rwlock_write(&img->core->io_lock);
+		r = change_unmap_locked(img, off, len, how, ret_done);
+		rwlock_unwrite(&img->core->io_lock);
+	}
 	return r;
 }
 
@@ -74,7 +91,7 @@ static int change_unmap(struct image *img, uint64_t off, uint64_t len, enum unma
 	while (r == 0 && len > 0) {
 		uint64_t done = 0;
 
-		r = change_unmap_tables(img, off, len, how, &done);
+		r = change_unmap_step(img, off, len, how, &done);
 		assert(r < 0 || (done > 0 && done <= len));
 		if (r > 0)
 			r = change_write_zeroes(img, off, done);
