@@ -97,6 +97,7 @@ static int change_unmap(struct image *img, uint64_t off, uint64_t len, enum unma
 			r = change_write_zeroes(img, off, done);
 		off += done;
 		len -= done;
+		image_changed(img);
 		image_settle(img);
 	}
 	return r;
@@ -142,6 +143,7 @@ int image_allocate(struct image *img, uint64_t off, uint64_t len)
 		len -= min_u64(len, done);
 	}
 	rwlock_unread(&img->core->io_lock);
+	image_changed(img);
 	image_settle(img);
 	return r;
 }
@@ -183,6 +185,7 @@ int image_resize(struct image *img, uint64_t size, struct diag *diag)
 		r = img->format->resize(img, size, diag);
 	atomic_store(&img->core->size, img->size);
 	rwlock_unwrite(&img->core->io_lock);
+	image_changed(img);
 	image_settle(img);
 	return r;
 }

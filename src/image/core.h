@@ -27,6 +27,7 @@ struct image_core {
 	struct unpack_cache unpack;
 	struct image *backing; /* NULL: none. Constant after open */
 	_Atomic uint64_t size; /* published copy of img->size, for image_size() */
+	_Atomic int64_t mtime; /* of the disk, see image_hold_mtime(); 0: that of the files */
 };
 
 /* The parts of reading that a writer needs while it holds io_lock already. */
@@ -47,6 +48,20 @@ int image_write_new(struct image *img, const void *buf, uint64_t len, uint64_t o
 /* image_write() for who holds io_lock already. */
 int image_write_locked(struct image *img, const void *buf, size_t len, uint64_t off)
 	REQUIRES_SHARED(img->core->io_lock);
+
+/*
+ * Tidying up changes the files of an image and not the disk, whose time of change stays as it was:
+ * image_idle() holds it before, and gives it up behind where nothing was done. What is held is good
+ * until the disk changes.
+ */
+void image_hold_mtime(struct image *img);
+void image_give_mtime(struct image *img);
+/* The disk has changed, or may have. */
+static inline void image_changed(struct image *img)
+{
+	if (atomic_load_explicit(&img->core->mtime, memory_order_relaxed))
+		atomic_store(&img->core->mtime, 0);
+}
 
 /* Frees what was replaced, when the driver says that it is time: nobody reads it now. Where it is
  * crowded, waits until there is room; when that fails there will be none. */

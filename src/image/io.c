@@ -323,6 +323,7 @@ int image_write(struct image *img, const void *buf, size_t len, uint64_t off)
 	if (r == 0)
 		r = image_write_locked(img, buf, len, off);
 	rwlock_unread(&img->core->io_lock);
+	image_changed(img);
 	image_settle(img);
 	return r;
 }
@@ -333,10 +334,12 @@ int image_idle(struct image *img)
 
 	if (img->read_only || !img->format->idle)
 		return 0;
+	image_hold_mtime(img);
 	rwlock_read(&img->core->io_lock);
 	r = img->format->idle(img);
 	rwlock_unread(&img->core->io_lock);
 	image_settle(img);
+	image_give_mtime(img);
 	return r;
 }
 

@@ -200,7 +200,8 @@ static bool walk_later(const struct timespec *a, const struct timespec *b)
 	return a->tv_sec != b->tv_sec ? a->tv_sec > b->tv_sec : a->tv_nsec > b->tv_nsec;
 }
 
-int image_stat(struct image *img, struct store_stat *ret)
+/* Of the image's own files. */
+static int walk_stat(struct image *img, struct store_stat *ret)
 {
 	struct store_stat st, data;
 	int r = store_stat(img->store, &st);
@@ -215,10 +216,56 @@ int image_stat(struct image *img, struct store_stat *ret)
 		if (walk_later(&data.ctime, &st.ctime))
 			st.ctime = data.ctime;
 	}
+	if (r == 0)
+		*ret = st;
+	return r;
+}
+
+static const int64_t walk_second = 1000000000;
+/* Held from here on, though it is not known yet: who changes the disk meanwhile ends it */
+static const int64_t walk_asking = INT64_MIN;
+
+static int64_t walk_mtime(struct image *img)
+{
+	struct store_stat st;
+	int64_t ns;
+
+	if (walk_stat(img, &st) < 0 ||
+	    __builtin_mul_overflow((int64_t)st.mtime.tv_sec, walk_second, &ns) ||
+	    __builtin_add_overflow(ns, st.mtime.tv_nsec, &ns))
+		return 0;
+	return ns;
+}
+
+void image_hold_mtime(struct image *img)
+{
+	int64_t none = 0, asking = walk_asking;
+
+	if (atomic_compare_exchange_strong(&img->core->mtime, &none, asking))
+		atomic_compare_exchange_strong(&img->core->mtime, &asking, walk_mtime(img));
+}
+
+void image_give_mtime(struct image *img)
+{
+	int64_t now = walk_mtime(img);
+
+	atomic_compare_exchange_strong(&img->core->mtime, &now, 0);
+}
+
+int image_stat(struct image *img, struct store_stat *ret)
+{
+	int64_t held = atomic_load(&img->core->mtime);
+	struct store_stat st;
+	int r = walk_stat(img, &st);
+
 	if (r < 0)
 		return r;
 	st.size = image_size(img);
 	st.block = img->unit > 1 ? img->unit : 4096;
+	if (held != 0 && held != walk_asking) {
+		st.mtime.tv_nsec = held % walk_second + (held % walk_second < 0 ? walk_second : 0);
+		st.mtime.tv_sec = (held - st.mtime.tv_nsec) / walk_second;
+	}
 	*ret = st;
 	return 0;
 }

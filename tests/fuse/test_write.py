@@ -3,10 +3,11 @@
 
 import os
 import random
+import time
 
 import pytest
 
-from support import fio, images
+from support import fio, images, proc
 from support.content import (KiB, MiB, apply, assert_same, execute, in_processes, in_threads, plan, random_bytes,
                              stripes, write_all)
 from support.syscalls import KEEP_SIZE, PUNCH_HOLE, ZERO_RANGE, fallocate
@@ -71,6 +72,24 @@ def test_data_file_ends_with_the_disk(raw, work, mount):
     os.close(fd)
     export.umount()
     images.check(image, leaks=0)
+
+
+def test_tidying_up_is_no_change(work, mount):
+    """Some seconds after the last write the file becomes shorter; the disk's time is that of the write."""
+    image = images.create(work / "disk.img", 64 * MiB)
+    export = mount(image)
+    fd = export.open()
+    os.pwrite(fd, b"x" * MiB, 0)
+    reserved, before = os.stat(image).st_size, os.fstat(fd).st_mtime_ns
+    proc.wait_until(lambda: os.stat(image).st_size < reserved, 20, what="the end of the reservation")
+    time.sleep(1.5)     # for which the kernel believes what it knows
+    assert os.stat(image).st_mtime_ns > before
+    assert os.fstat(fd).st_mtime_ns == before
+    os.pwrite(fd, b"y", 5)
+    time.sleep(1.5)
+    assert os.fstat(fd).st_mtime_ns > before
+    os.close(fd)
+    export.umount()
 
 
 @pytest.mark.core
