@@ -49,7 +49,8 @@ struct extent {
 	enum extent_kind kind;
 	bool shared;	     /* DATA: a snapshot names these host bytes too: never write in place */
 	bool fresh;	     /* from alloc(): the host bytes read as zeroes already */
-	bool reused;	     /* from alloc(): a note of the driver to its link() and abandon() */
+	bool reused;	     /* from alloc(): these host bytes were the disk's before. Who has not
+				written there may forget it: no link(), no abandon() */
 	uint64_t off, len;   /* guest bytes */
 	struct store *store; /* DATA, PACKED: where the bytes are */
 	uint64_t host_off;   /* DATA, PACKED */

@@ -195,6 +195,14 @@ static uint64_t image_fill_end(const struct image *img, const struct extent *to)
 	return to->store == img->store ? end : min_u64(end, img->size);
 }
 
+/* Host space, where the host can promise any. */
+static int image_reserve(struct image *img, const struct extent *to)
+{
+	int r = store_allocate(to->store, to->host_off, image_fill_end(img, to) - to->off);
+
+	return r == -EOPNOTSUPP ? 0 : r;
+}
+
 /* The new bytes, and the old ones before and behind them. */
 static int image_fill(struct image *img, const struct extent *to, const void *buf, uint64_t len,
 		      uint64_t off) REQUIRES_SHARED(img->core->io_lock)
@@ -203,10 +211,9 @@ static int image_fill(struct image *img, const struct extent *to, const void *bu
 	int r;
 
 	if (!buf) {
-		/* Preallocation: where the host can promise no space, the copy is all there is */
-		r = store_allocate(to->store, to->host_off, end - to->off);
-		return r < 0 && r != -EOPNOTSUPP ? r
-						 : image_copy_old(img, to, to->off, end - to->off);
+		/* Preallocation */
+		r = image_reserve(img, to);
+		return r < 0 ? r : image_copy_old(img, to, to->off, end - to->off);
 	}
 	r = image_copy_old(img, to, to->off, off - to->off);
 	if (r == 0)
@@ -236,6 +243,11 @@ static int image_allocate_run(struct image *img, const void *buf, uint64_t len, 
 	if (r < 0)
 		return r;
 	len = min_u64(len, ext.off + ext.len - off);
+	if (!buf && ext.reused && image_surely_zero(img, ext.off, ext.len)) {
+		/* Space stands there already, and the tables say what to read: as good as any */
+		*ret_done = len;
+		return image_reserve(img, &ext);
+	}
 	r = image_fill(img, &ext, buf, len, off);
 	if (r == 0 && !(ext.fresh && image_surely_zero(img, ext.off, ext.len)))
 		r = barrier_pass(&img->core->barrier, ext.store);

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """What several writers wrote through us is what qemu-img finds, and the image is sound."""
 
+import json
 import os
 import random
 import time
@@ -72,6 +73,25 @@ def test_data_file_ends_with_the_disk(raw, work, mount):
     os.close(fd)
     export.umount()
     images.check(image, leaks=0)
+
+
+def test_zeroes_with_space_are_preallocated(work, mount):
+    """Where entries say zero and keep their clusters, preallocation has nothing to write."""
+    image = images.create(work / "disk.img", 64 * MiB)
+    export = mount(image)
+    fd = export.open()
+    write_all(fd, b"x" * (4 * MiB), 0)
+    fallocate(fd, ZERO_RANGE, 0, 4 * MiB)
+    fallocate(fd, 0, 0, 4 * MiB)
+    assert os.pread(fd, 4 * MiB, 0) == bytes(4 * MiB)
+    os.pwrite(fd, b"y" * 5, 100)
+    assert os.pread(fd, 110, 0) == bytes(100) + b"y" * 5 + bytes(5)
+    os.close(fd)
+    export.umount()
+    images.check(image, leaks=0)
+    runs = json.loads(proc.run("qemu-img", "map", "--output=json", image).stdout)
+    assert sum(run["length"] for run in runs if run["data"]) == 64 * KiB
+    assert os.stat(image).st_blocks * 512 > 4 * MiB
 
 
 def test_tidying_up_is_no_change(work, mount):
