@@ -76,6 +76,7 @@ def test_waits_and_goes_on(stacked, machine, table):
                     what=f"who is in the way, in the status, which is {upper.status}")
     assert upper.status.startswith(HANGS) and upper.active == "deactivating"
     pair.thaw()
+    proc.wait_until(lambda: not upper.status.startswith(HANGS), 10, every=0.1, what="a status that tells of no hang any more")
     end = time.monotonic()
     time.sleep(0.7)
     seen = client.finish()
