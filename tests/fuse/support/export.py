@@ -108,10 +108,7 @@ class Export:
     @property
     def worker(self):
         """The process that serves, or None while there is none."""
-        for pid in proc.descendants(self.supervisor):
-            if proc.comm(pid) == "fuseimg-worker":
-                return pid
-        return None
+        return proc.worker_of(self.supervisor)
 
     def wait_worker(self, other_than=None):
         return proc.wait_until(lambda: self.worker not in (None, other_than) and self.worker, what="a new worker")

@@ -109,10 +109,7 @@ class StoredService:
 
     @property
     def worker(self):
-        for pid in proc.descendants(self.process.pid):
-            if proc.comm(pid) == "fuseimg-worker":
-                return pid
-        return None
+        return proc.worker_of(self.process.pid)
 
     def kill(self, *pids):
         """kill -9 of the supervisor, and of others at the same time; returns when it is dead."""

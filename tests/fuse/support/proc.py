@@ -75,6 +75,11 @@ def descendants(pid):
     return found
 
 
+def worker_of(supervisor):
+    """The process that serves, or None while there is none."""
+    return next((pid for pid in descendants(supervisor) if comm(pid) == "fuseimg-worker"), None)
+
+
 def kill(pid, number=signal.SIGKILL):
     """Sends the signal; no complaint about a process that is gone."""
     try:

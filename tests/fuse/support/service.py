@@ -94,10 +94,7 @@ class Service:
 
     @property
     def worker(self):
-        for pid in proc.descendants(self.process.pid):
-            if proc.comm(pid) == "fuseimg-worker":
-                return pid
-        return None
+        return proc.worker_of(self.process.pid)
 
     def stop(self, timeout=20, status=0):
         """As `systemctl stop`; the exit status."""
