@@ -57,7 +57,7 @@ def work():
 
 @pytest.fixture(scope="session")
 def systems(request, suite, work):
-    """With our package, and without it. Where there are none nothing can be tested, and the last that is said is why."""
+    """With our package, and without it. Where there are none the last that is said must be why."""
     given = request.config.getoption("--packages")
     try:
         package = next((given / suite).glob("fuseimg_*.deb")) if given else layers.build_package(suite)

@@ -59,7 +59,7 @@ class Disk:
         lost = [sector for sector in sorted(self.undo) if self.random.random() < 0.5]
         for sector in lost:
             os.pwrite(self.file, self.undo[sector], sector * SECTOR)
-        print(f"{self.name}: {self.flushes} flushes; {len(lost)} of {len(self.undo)} sectors in the disk's cache are lost")
+        print(f"{self.name}: {self.flushes} flushes; {len(lost)} of {len(self.undo)} sectors in its cache are lost")
         self.undo = {}
         os.close(self.file)
         return len(lost)

@@ -29,6 +29,10 @@ class Image:
     def inside(self):
         return f"/var/lib/images/{self.file}"
 
+    @property
+    def where(self):
+        return f"/srv/{self.name}"
+
     def make(self, directory):
         flat = directory / f"{self.name}.flat"
         with flat.open("wb") as file:
