@@ -41,7 +41,7 @@ Description=Commands from the host
 DefaultDependencies=no
 [Service]
 ExecStart=/usr/local/lib/agent
-Environment=HOME=/root LANG=C.UTF-8
+Environment=HOME=/root LANG=C.UTF-8 TERM=dumb DEBIAN_FRONTEND=noninteractive
 WorkingDirectory=/root
 Restart=always
 [Install]
@@ -73,13 +73,22 @@ def make(suite, work, package):
     kernel, = Path(base, "boot").glob("vmlinuz-*")
     cache = work / "cache"
     shutil.copytree(archives, cache / "var/cache/apt/archives", ignore=shutil.ignore_patterns("partial", "lock"))
-    # apt's own digest of its lists, which takes an emulated CPU minutes
-    for path in (upper / "var/cache/apt").glob("*.bin"):
-        shutil.copy2(path, cache / "var/cache/apt")
+    shorten_lists(Path(base), cache)
     (cache / "root").mkdir(mode=0o700)
     shutil.copy(package, cache / "root")
     return (System(disk(work / "installed", ours, upper, base), kernel, initrd),
             System(disk(work / "bare", ours, cache, base), kernel, initrd))
+
+
+def shorten_lists(base, layer):
+    """Only what is in apt's cache is left in its lists: to read all of Debian takes an emulated CPU minutes."""
+    names = {path.name.split("_")[0] for path in (layer / "var/cache/apt/archives").glob("*.deb")}
+    for path in (base / "var/lib/apt/lists").glob("*_Packages"):
+        packages = path.read_text(encoding="utf-8").split("\n\n")
+        short = layer / path.relative_to(base)
+        short.parent.mkdir(parents=True, exist_ok=True)
+        short.write_text("\n\n".join(text for text in packages if text.partition("\n")[0][9:] in names) + "\n\n",
+                         encoding="utf-8")
 
 
 def disk(image, *directories):
@@ -100,6 +109,8 @@ def customise(directory):
     put("etc/systemd/system/agent.service", AGENT)
     put("etc/fstab", FSTAB)
     put("etc/hostname", "debian\n")
+    # fuse3 would have it made anew, for minutes, and we boot the one that we have
+    put("etc/initramfs-tools/update-initramfs.conf", "update_initramfs=no\nbackup_initramfs=no\n")
     link(directory / "etc/systemd/system/sysinit.target.wants/agent.service", "/etc/systemd/system/agent.service")
     for unit in MASKED:
         link(directory / "etc/systemd/system" / unit, "/dev/null")
