@@ -546,7 +546,8 @@ static int enter_where_refused(int call, int error, const char *word)
 		      setresuid(OUTSIDER, OUTSIDER, OUTSIDER) < 0)))
 			_exit(CHILD_WRONG);
 		r = sandbox_enter(NULL, &diag);
-		if (r >= 0 && check_paths(0) != CHILD_OK)
+		/* Builds without the filter have nothing that stands for all the others */
+		if (r >= 0 && FUSEIMG_SECCOMP && check_paths(0) != CHILD_OK)
 			_exit(CHILD_WRONG);
 		if (r < 0)
 			_exit(strstr(diag.text, word) ? CHILD_REFUSED : CHILD_WRONG);
