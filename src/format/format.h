@@ -175,6 +175,7 @@ struct format {
 	const char *name;
 	const char *description;
 	struct magic magics[4];
+	bool read_only; /* images are refused for writing, by image/ */
 
 	/*
 	 * Always there: open, close, map.
@@ -187,8 +188,7 @@ struct format {
 	/*
 	 * Called once, when the first write is near (from image_open of a writable image, after
 	 * backing and data files were opened): refuse what may be read but not written, clear
-	 * autoclear bits, load what allocation needs. NULL: nothing to do. An image with no `alloc`
-	 * and no writable raw mapping is refused for writing by image/.
+	 * autoclear bits, load what allocation needs. NULL: nothing to do.
 	 */
 	int (*open_write)(struct image *img, struct diag *diag);
 	/* Frees the driver's memory. Writes nothing (see finish); the last flush was image/'s. */

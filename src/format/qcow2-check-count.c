@@ -67,7 +67,7 @@ int qcow2_count_window(struct qcow2_check *c, uint64_t first)
 static int qcow2_part_read(struct qcow2_check *c, uint64_t cluster, struct qcow2_part *p)
 {
 	const struct qcow2 *q = c->q;
-	unsigned part_bits = (unsigned)__builtin_ctz(q->slice_bytes) + 3 - q->refcount_order;
+	unsigned part_bits = qcow2_piece_bits(q);
 	uint64_t index = cluster >> qcow2_block_bits(q);
 	uint64_t in_block = cluster & ((UINT64_C(1) << qcow2_block_bits(q)) - 1);
 	uint64_t block = index < c->reftable_entries ? c->reftable[index] : 0;

@@ -95,7 +95,7 @@ static int qcow2_rebuild_part(struct qcow2_check *c, const struct qcow2_rebuild 
 			      uint64_t *ret_n)
 {
 	const struct qcow2 *q = c->q;
-	unsigned part_bits = (unsigned)__builtin_ctz(q->slice_bytes) + 3 - q->refcount_order;
+	unsigned part_bits = qcow2_piece_bits(q);
 	uint64_t in_block = at & ((UINT64_C(1) << qcow2_block_bits(q)) - 1);
 	uint64_t block = b->table[at >> qcow2_block_bits(q)];
 	uint64_t most = qcow2_refcount_most(q);

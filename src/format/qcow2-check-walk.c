@@ -90,16 +90,9 @@ static bool qcow2_entry_has_data(const struct qcow2 *q, const uint64_t *e)
 
 struct qcow2_run qcow2_entry_names(const struct qcow2 *q, const uint64_t *e)
 {
-	uint64_t off = e[0] & QCOW2_OFFSET, len = q->data_file || !off ? 0 : q->cluster_size;
-	struct qcow2_run run = {0};
+	bool elsewhere = q->data_file && !(e[0] & QCOW2_COMPRESSED);
 
-	if (e[0] & QCOW2_COMPRESSED)
-		qcow2_packed_range(q, e[0], &off, &len);
-	if (len == 0)
-		return run;
-	run.first = off >> q->cluster_bits;
-	run.n = ((off + len - 1) >> q->cluster_bits) - run.first + 1;
-	return run;
+	return elsewhere ? (struct qcow2_run){0} : qcow2_entry_clusters(q, e[0]);
 }
 
 /* Metadata among what an entry names, or NULL. */

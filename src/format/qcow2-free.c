@@ -80,7 +80,7 @@ int qcow2_flush(struct image *img)
 	return r;
 }
 
-static int qcow2_run_compare(const void *a, const void *b)
+int qcow2_run_compare(const void *a, const void *b)
 {
 	const struct qcow2_run *x = a, *y = b;
 

@@ -61,12 +61,6 @@ void qcow2_refcount_put(const struct qcow2 *q, uint8_t *bytes, uint64_t i, uint6
 	}
 }
 
-/* log2 of the clusters that a piece counts. */
-static unsigned qcow2_piece_bits(const struct qcow2 *q)
-{
-	return (unsigned)__builtin_ctz(q->slice_bytes) + 3 - q->refcount_order;
-}
-
 /* The piece that counts a cluster. There is a block for it. */
 static int qcow2_piece_read(struct qcow2 *q, uint64_t cluster, struct qcow2_piece *p)
 	REQUIRES(q->refcount_lock)
@@ -131,8 +125,8 @@ static int qcow2_refcount_extend(struct qcow2 *q, struct qcow2_run *run) REQUIRE
 	if (q->img->store->fixed)
 		return 0;
 	r = store_size(q->img->store, &size);
-	/* Only this moves the end of the file while the image is open: guest bytes go to clusters
-	 * that were had here. So nobody's write can be cut off by it. */
+	/* The file is cut only under refcount_lock, and only behind what is handed out: nobody's
+	 * write is cut off by it. It may grow at any time, by a write to its last cluster. */
 	while (r == 0 && (run->first + run->n) << q->cluster_bits > size) {
 		r = store_resize(q->img->store, (run->first + run->n) << q->cluster_bits);
 		if (r != -ENOSPC || run->n == 1)

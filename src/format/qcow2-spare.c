@@ -78,13 +78,6 @@ void qcow2_spare_note(struct qcow2 *q)
 	atomic_store(&spare->valid, 1);
 }
 
-static int qcow2_spare_compare(const void *a, const void *b)
-{
-	const struct qcow2_run *x = a, *y = b;
-
-	return (x->first > y->first) - (x->first < y->first);
-}
-
 /* What a note says, sorted; n is 0 where it is not to be believed. */
 static size_t qcow2_spare_read(const struct qcow2 *q, const struct format_spare *spare,
 			       struct qcow2_run *runs)
@@ -101,7 +94,7 @@ static size_t qcow2_spare_read(const struct qcow2 *q, const struct format_spare 
 		runs[n].fresh = spare->runs[i].fresh;
 		n += runs[n].n > 0;
 	}
-	qsort(runs, n, sizeof(*runs), qcow2_spare_compare);
+	qsort(runs, n, sizeof(*runs), qcow2_run_compare);
 	for (size_t i = 0; i < n; i++) {
 		if (runs[i].first < end ||
 		    !range_inside(runs[i].first, runs[i].n, q->cluster_limit))

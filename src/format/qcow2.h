@@ -417,6 +417,8 @@ int qcow2_check_repair_dirty(struct image *img, struct diag *diag);
 int qcow2_runs_room(struct qcow2_runs *runs, size_t more);
 /* Appends, or makes the last run longer. -ENOMEM never comes where there was room. */
 int qcow2_runs_add(struct qcow2_runs *runs, const struct qcow2_run *run);
+/* For qsort(3): by the first cluster. */
+int qcow2_run_compare(const void *a, const void *b);
 /* Puts a run where it continues another, else appends it. */
 int qcow2_runs_merge(struct qcow2_runs *runs, const struct qcow2_run *run);
 void qcow2_runs_done(struct qcow2_runs *runs);
@@ -436,6 +438,12 @@ static inline unsigned qcow2_table_bits(const struct qcow2 *q)
 static inline unsigned qcow2_block_bits(const struct qcow2 *q)
 {
 	return q->cluster_bits + 3 - q->refcount_order;
+}
+
+/* The same for a piece of one. */
+static inline unsigned qcow2_piece_bits(const struct qcow2 *q)
+{
+	return (unsigned)__builtin_ctz(q->slice_bytes) + 3 - q->refcount_order;
 }
 
 #endif

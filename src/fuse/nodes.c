@@ -261,12 +261,11 @@ static bool node_time(uint64_t sec, uint32_t nsec, bool now, int64_t *ret)
 	return true;
 }
 
-int node_set_attr(struct share *share, uint64_t id, const struct fuse_setattr_in *in)
+/* What of a SETATTR is wrong, but for the size; its times. */
+static int node_check_attr(struct share *share, uint64_t id, const struct fuse_setattr_in *in,
+			   int64_t *ret_atime, int64_t *ret_mtime)
 {
-	const uint32_t kept_bits = FATTR_MODE | FATTR_UID | FATTR_GID | FATTR_ATIME | FATTR_MTIME;
 	enum node node = node_by_id(share, id);
-	struct slots_attr *kept;
-	int64_t atime = 0, mtime = 0;
 
 	if (node == NODE_NONE)
 		return -ENOENT;
@@ -276,13 +275,30 @@ int node_set_attr(struct share *share, uint64_t id, const struct fuse_setattr_in
 	    (share->read_only || node == NODE_STATUS))
 		return -EROFS;
 	if ((in->valid & FATTR_ATIME) &&
-	    !node_time(in->atime, in->atimensec, in->valid & FATTR_ATIME_NOW, &atime))
+	    !node_time(in->atime, in->atimensec, in->valid & FATTR_ATIME_NOW, ret_atime))
 		return -EINVAL;
 	if ((in->valid & FATTR_MTIME) &&
-	    !node_time(in->mtime, in->mtimensec, in->valid & FATTR_MTIME_NOW, &mtime))
+	    !node_time(in->mtime, in->mtimensec, in->valid & FATTR_MTIME_NOW, ret_mtime))
 		return -EINVAL;
-	if (!(in->valid & kept_bits))
-		return 0;
+	return 0;
+}
+
+int node_may_set_attr(struct share *share, uint64_t id, const struct fuse_setattr_in *in)
+{
+	int64_t atime, mtime;
+
+	return node_check_attr(share, id, in, &atime, &mtime);
+}
+
+int node_set_attr(struct share *share, uint64_t id, const struct fuse_setattr_in *in)
+{
+	const uint32_t kept_bits = FATTR_MODE | FATTR_UID | FATTR_GID | FATTR_ATIME | FATTR_MTIME;
+	struct slots_attr *kept;
+	int64_t atime = 0, mtime = 0;
+	int r = node_check_attr(share, id, in, &atime, &mtime);
+
+	if (r < 0 || !(in->valid & kept_bits))
+		return r;
 
 	kept = node_kept(share, id);
 	mutex_lock(&share->attr_lock);

@@ -55,7 +55,8 @@ struct node_span {
 /* False where the node is no part of the disk. */
 bool node_span(const struct share *share, uint64_t id, struct node_span *ret);
 
-/* Takes mode, owner and times of a SETATTR (not the size). */
+/* Takes mode, owner and times of a SETATTR (not the size). may: only says whether it would. */
+int node_may_set_attr(struct share *share, uint64_t id, const struct fuse_setattr_in *in);
 int node_set_attr(struct share *share, uint64_t id, const struct fuse_setattr_in *in);
 /* The content of the disk has changed, by way of this node: the mtime of both is the image's again.
  * Cheap; called for each write. */

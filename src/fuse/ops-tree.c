@@ -105,14 +105,13 @@ static int ops_set_size(struct request *rq, const struct fuse_setattr_in *in)
 int ops_setattr(struct request *rq)
 {
 	const struct fuse_setattr_in *in = rq->arg;
-	int r;
+	int r = node_may_set_attr(rq->share, rq->in->nodeid, in);
 
-	/* The size first: it is what can fail, and then nothing has changed */
-	if (in->valid & FATTR_SIZE) {
+	/* The size first: it is what can still fail, and then nothing has changed */
+	if (r == 0 && in->valid & FATTR_SIZE)
 		r = ops_set_size(rq, in);
-		if (r < 0)
-			return r;
-	}
+	if (r < 0)
+		return r;
 	r = node_set_attr(rq->share, rq->in->nodeid, in);
 	if (r < 0)
 		return r;

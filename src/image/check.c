@@ -3,22 +3,17 @@
 /* Checking one file: the files that it names are not opened, for its tables say nothing of them. */
 
 #include <errno.h>
-#include <stdlib.h>
 #include <string.h>
 
-#include "image/image.h"
+#include "image/core.h"
 
 static int check_format(struct store *store, const char *format, const struct format **ret,
 			struct diag *diag)
 {
 	int r;
 
-	if (format && strcmp(format, "auto") != 0) {
-		*ret = format_by_name(format);
-		return *ret ? 0
-			    : diag_set(diag, -EMEDIUMTYPE, "%s: no format is called \"%s\"",
-				       store->name, format);
-	}
+	if (format && strcmp(format, "auto") != 0)
+		return image_format_named(format, store, ret, diag);
 	r = format_probe(store, ret);
 	if (r < 0)
 		return diag_errno(diag, r, "%s: cannot be read", store->name);
@@ -26,14 +21,6 @@ static int check_format(struct store *store, const char *format, const struct fo
 		    : diag_set(diag, -EMEDIUMTYPE,
 			       "%s: no known image format, so there is nothing to check",
 			       store->name);
-}
-
-static void check_free_names(struct image *img)
-{
-	free(img->backing_name);
-	free(img->backing_format);
-	free(img->data_name);
-	free(atomic_load(&img->damage));
 }
 
 int image_check(struct store *store, const char *format, struct check *check, struct diag *diag)
@@ -54,6 +41,6 @@ int image_check(struct store *store, const char *format, struct check *check, st
 	check->unit = img.unit;
 	r = img.format->check(&img, check, diag);
 	img.format->close(&img);
-	check_free_names(&img);
+	image_free_names(&img);
 	return r;
 }

@@ -30,6 +30,12 @@ struct image_core {
 	_Atomic int64_t mtime; /* of the disk, see image_hold_mtime(); 0: that of the files */
 };
 
+/* The format that is called so, or -EMEDIUMTYPE. */
+int image_format_named(const char *name, const struct store *store, const struct format **ret,
+		       struct diag *diag);
+/* Frees what a driver's open() and use have put into it. */
+void image_free_names(struct image *img);
+
 /* The parts of reading that a writer needs while it holds io_lock already. */
 int image_read_locked(struct image *img, void *buf, size_t len, uint64_t off)
 	REQUIRES_SHARED(img->core->io_lock);

@@ -40,6 +40,14 @@ static int image_seen_add(struct image_seen *seen, struct store *store, struct d
 	return 0;
 }
 
+void image_free_names(struct image *img)
+{
+	free(img->backing_name);
+	free(img->backing_format);
+	free(img->data_name);
+	free(atomic_load(&img->damage));
+}
+
 /* Frees one file of the chain, in any state of construction. */
 static void image_free(struct image *img)
 {
@@ -56,10 +64,7 @@ static void image_free(struct image *img)
 	if (img->data != img->store)
 		store_close(img->data);
 	store_close(img->store);
-	free(img->backing_name);
-	free(img->backing_format);
-	free(img->data_name);
-	free(atomic_load(&img->damage));
+	image_free_names(img);
 	free(img);
 }
 
@@ -79,8 +84,8 @@ static int image_core_new(struct image *img)
 	return 0;
 }
 
-static int image_format_named(const char *name, const struct store *store,
-			      const struct format **ret, struct diag *diag)
+int image_format_named(const char *name, const struct store *store, const struct format **ret,
+		       struct diag *diag)
 {
 	char quoted[128];
 	const struct format *f = format_by_name(name);
@@ -252,6 +257,9 @@ static int image_start_writing(struct image *img, struct diag *diag)
 {
 	if (img->read_only)
 		return 0;
+	if (img->format->read_only)
+		return diag_set(diag, -EROFS, "%s: %s images can only be read", img->name,
+				img->format->name);
 	if (img->store->read_only || img->data->read_only)
 		return diag_set(diag, -EROFS, "%s: the host's file is open for reading only",
 				img->name);

@@ -32,8 +32,8 @@ int direct_write(struct direct *d, const void *buf, size_t len, uint64_t off);
 
 /*
  * Around all that changes the file: waits until nobody before us changes bytes of the same units,
- * as far as one of the two must be alone. direct_write() does so itself; fallocate and ftruncate
- * are the caller's to enclose. Both take NULL for d.
+ * as far as one of the two must be alone. direct_write() does so itself; what clears or cuts is the
+ * caller's to enclose, what only reserves space need not be. Both take NULL for d.
  */
 void direct_enter(struct direct *d, struct direct_range *range, uint64_t off, uint64_t len,
 		  bool alone);

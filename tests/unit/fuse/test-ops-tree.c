@@ -156,6 +156,18 @@ static void test_growable_size(void **state)
 	assert_int_equal(image_size(rig->image), 12345);
 }
 
+/* A request of which a part is wrong changes nothing. */
+static void test_size_and_wrong_time(void **state)
+{
+	const struct fuse_setattr_in in = {.valid = FATTR_SIZE | FATTR_FH | FATTR_MTIME,
+					   .size = 12345,
+					   .mtimensec = 1000000000};
+	struct rig *rig = *state;
+
+	assert_int_equal(rig_call(rig, FUSE_SETATTR, 1, &in, sizeof(in)), -EINVAL);
+	assert_int_equal(image_size(rig->image), RIG_SIZE);
+}
+
 /* What follows open(2) with O_TRUNC. */
 static void test_open_truncates_nothing(void **state)
 {
@@ -171,7 +183,7 @@ static void test_only_the_disk_has_a_size(void **state)
 {
 	assert_int_equal(truncate_(*state, 1, 0), -EPERM);
 	assert_int_equal(truncate_(*state, NODE_ID_STATUS, 0), -EPERM);
-	assert_int_equal(truncate_(*state, 99, 0), -EPERM);
+	assert_int_equal(truncate_(*state, 99, 0), -ENOENT);
 }
 
 static int read_dir(struct rig *rig, uint32_t opcode, uint64_t node, uint64_t off, uint32_t size)
@@ -288,6 +300,7 @@ int main(void)
 		TEST(test_blocks, file),
 		TEST(test_fixed_size, file),
 		TEST(test_growable_size, growable),
+		TEST(test_size_and_wrong_time, growable),
 		TEST(test_open_truncates_nothing, file),
 		TEST(test_open_truncates_nothing, growable),
 		TEST(test_only_the_disk_has_a_size, directory),

@@ -324,6 +324,11 @@ static void test_open_errors(void **state)
 	assert_null(img);
 
 	assert_int_equal(store_memory_from("disk", "data", 4, MIB(1), &s), 0);
+	o = (struct image_options){.format = "raw"};
+	assert_int_equal(image_open(s, &o, &img, &diag), -EROFS);
+	assert_non_null(strstr(diag.text, "raw images can only be read"));
+
+	assert_int_equal(store_memory_from("disk", "data", 4, MIB(1), &s), 0);
 	o = (struct image_options){.read_only = true};
 	assert_int_equal(image_open(s, &o, &img, &diag), 0);
 	assert_string_equal(img->format->name, "raw");

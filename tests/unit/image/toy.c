@@ -251,8 +251,11 @@ static int toy_raw_map(struct image *img, uint64_t off, uint64_t len, unsigned f
 	return 0;
 }
 
-static const struct format toy_raw = {
-	.name = "raw", .open = toy_raw_open, .close = toy_raw_close, .map = toy_raw_map};
+static const struct format toy_raw = {.name = "raw",
+				      .read_only = true,
+				      .open = toy_raw_open,
+				      .close = toy_raw_close,
+				      .map = toy_raw_map};
 
 const struct format *const formats[] = {&toy_format, &toy_raw, NULL};
 
