@@ -19,7 +19,6 @@
 enum {
 	HANDOVER_TEXT_MAX = HANDOVER_MAX * (HANDOVER_NAME_MAX + 12) + 32,
 	HANDOVER_PAUSE_MS = 10, /* while the manager's queue is full, */
-	HANDOVER_TRIES = 100,	/* a second at most */
 	HANDOVER_SETTLE_MS = 5000,
 };
 
@@ -173,14 +172,18 @@ int handover_exec(const struct handover *h, const char *program, char *const arg
  * FDPOLL=0: otherwise systemd polls what it stores, and every request of every client would wake
  * process 1 once for each clone (a waiter on /dev/fuse is woken whatever it waits for).
  */
-void handover_store(const struct notify *n, const char *name, int fd)
+int handover_store(const struct notify *n, const char *name, int fd, unsigned *patience)
 {
 	const struct timespec pause = {.tv_nsec = HANDOVER_PAUSE_MS * 1000000};
 	char text[64 + HANDOVER_NAME_MAX];
+	int r;
 
 	snprintf(text, sizeof(text), "FDSTORE=1\nFDNAME=%s\nFDPOLL=0", name);
-	for (int i = 0; i < HANDOVER_TRIES && notify_send_fds(n, &fd, 1, text) == -EAGAIN; i++)
+	while ((r = notify_send_fds(n, &fd, 1, text)) == -EAGAIN && *patience > 0) {
 		nanosleep(&pause, NULL);
+		(*patience)--;
+	}
+	return r;
 }
 
 void handover_unstore(const struct notify *n, const char *name)

@@ -56,9 +56,14 @@ int handover_find(const struct handover *h, const char *name);
  */
 int handover_exec(const struct handover *h, const char *program, char *const argv[]);
 
-/* Puts one into systemd's fd store, or takes all of that name out of it; nothing where there is
- * none. */
-void handover_store(const struct notify *n, const char *name, int fd);
+/*
+ * Puts one into systemd's fd store; nothing where there is none. Where its queue is full it waits
+ * for room, *patience times a hundredth of a second at most, and takes from that what it used: so
+ * that all who share it wait no longer than one. -EAGAIN: it was not stored.
+ */
+#define HANDOVER_PATIENCE 100
+int handover_store(const struct notify *n, const char *name, int fd, unsigned *patience);
+/* Takes all of that name out of it. */
 void handover_unstore(const struct notify *n, const char *name);
 /* Returns when systemd has seen all of that, or does not look. */
 void handover_settle(const struct notify *n);

@@ -56,10 +56,13 @@ void resume_list(const struct supervisor *s, struct handover *ret)
 /* Brings what is new into systemd's fd store. */
 static void resume_store(struct supervisor *s, const struct handover *list)
 {
+	unsigned patience = HANDOVER_PATIENCE;
+
 	for (unsigned i = 0; i < list->n; i++) {
 		if (handover_find(&s->kept, list->fds[i].name) >= 0)
 			continue;
-		handover_store(&s->report.notify, list->fds[i].name, list->fds[i].fd);
+		(void)handover_store(&s->report.notify, list->fds[i].name, list->fds[i].fd,
+				     &patience);
 		if (s->kept.n < HANDOVER_MAX)
 			s->kept.fds[s->kept.n++] = list->fds[i];
 	}
