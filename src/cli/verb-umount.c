@@ -33,7 +33,8 @@ enum {
 	 * device, the kernel tears it down later): not worth a failure */
 	UMOUNT_PATIENCE_MS = 1000,
 	UMOUNT_RETRY_MS = 50,
-	UMOUNT_QUIET_MS = 1000, /* waits shorter than this are nothing to talk about */
+	UMOUNT_QUIET_MS = 1000,	   /* waits shorter than this are nothing to talk about */
+	UMOUNT_STATUS_UNKNOWN = 1, /* it is gone; whether all is on stable storage cannot be said */
 };
 
 DEFINE_CLEANUP(struct registry_watch *, registry_watch_free);
@@ -253,3 +254,5 @@ int verb_umount(struct command *c, struct diag *diag)
 	}
 	return r < 0 ? r : 0;
 }
+	if (r > 0)
+		c->status = UMOUNT_STATUS_UNKNOWN;
