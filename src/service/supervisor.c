@@ -303,6 +303,7 @@ static void supervisor_block_signals(sigset_t *ret_old)
 		sigaddset(&set, signals[i]);
 	signal(SIGCHLD,
 	       SIG_DFL); /* whoever started us may have ignored it: then nobody is reaped */
+	signal(SIGPIPE, SIG_IGN); /* who reads our messages may go, the export stays */
 	sigprocmask(SIG_BLOCK, &set, ret_old);
 }
 

@@ -7,6 +7,7 @@ import errno
 import os
 import random
 import signal
+import subprocess
 import threading
 import time
 
@@ -14,7 +15,7 @@ import pytest
 
 from support import fio, images, loop, mounts, proc
 from support.content import GiB, KiB, MiB, apply, assert_same, endless, execute, in_threads, plan, random_bytes, stripes
-from support.export import fuseimg
+from support.export import PROGRAM, as_user, fuseimg
 from support.syscalls import fsync_error
 from test_formats import SHAPES
 
@@ -394,6 +395,29 @@ def test_list_and_umount_after_the_supervisor_was_killed(work, mount):
     done = fuseimg("umount", export.target, check=False, timeout=20)
     assert done.returncode == 1 and "may be lost" in done.stderr, done.stderr
     assert not export.mounted
+
+
+@pytest.mark.core
+def test_nobody_reads_what_it_logs(work, mount):
+    """In the foreground, behind a pipe whose reader has gone."""
+    image, target = images.create(work / "disk.img", 8 * MiB), work / "export0"
+    target.touch()
+    export = mount(image, target, daemon=True)
+    export.umount()
+    command, env = as_user([PROGRAM, "mount", "-f", image, target], None)
+    with subprocess.Popen([str(word) for word in command], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                          stderr=subprocess.STDOUT, env={**os.environ, **env}) as process:
+        process.stdout.readline()
+        process.stdout.close()
+        proc.wait_until(lambda: mounts.at(target), 10)
+        worker = next(pid for pid in proc.descendants(process.pid) if proc.comm(pid) == "fuseimg-worker")
+        proc.kill(worker)       # which is logged
+        with target.open("r+b") as disk:
+            disk.write(b"x" * 4096)
+            os.fsync(disk.fileno())
+        assert process.poll() is None
+        fuseimg("umount", target)
+        assert process.wait(20 * proc.SLOW) == 0
 
 
 @pytest.mark.parametrize("late", [0, 0.5])
