@@ -205,13 +205,39 @@ static int umount_wait(struct registry_watch *w, const char *image, int64_t dead
 	return r;
 }
 
+/* Watches the export whose directory was renamed, so that its own name for the target leads
+ * elsewhere: the one of this image whose target is not mounted. */
+static int umount_watch_moved(const struct mounts *mounts, const char *image,
+			      struct registry_watch **ret, struct diag *diag)
+{
+	struct registry_entry *entries = NULL;
+	const char *target = NULL;
+	size_t n = 0, found = 0;
+	int r = registry_list(&entries, &n, diag);
+
+	for (size_t i = 0; i < n; i++)
+		if (strcmp(entries[i].image, image) == 0 && !mounts_at(mounts, entries[i].target)) {
+			target = entries[i].target;
+			found++;
+		}
+	if (found == 1)
+		r = registry_watch(target, ret, diag);
+	for (size_t i = 0; i < n; i++)
+		registry_entry_done(&entries[i]);
+	free(entries);
+	return r;
+}
+
 /* 0: all is on stable storage. 1: the mount is gone, but that much cannot be said (it was here). */
-static int umount_export(struct command *c, const char *path, const char *image, struct diag *diag)
+static int umount_export(struct command *c, const struct mounts *mounts, const char *path,
+			 const char *image, struct diag *diag)
 {
 	_cleanup_(registry_watch_freep) struct registry_watch *watch = NULL;
 	int64_t now = umount_now_ms();
 	int r = registry_watch(path, &watch, diag);
 
+	if (r == 0 && !watch)
+		r = umount_watch_moved(mounts, image, &watch, diag);
 	if (r < 0)
 		return r;
 	if (!watch && umount_is_stale(path))
@@ -247,12 +273,12 @@ int verb_umount(struct command *c, struct diag *diag)
 	e = mounts_at(&mounts, path);
 	if (!e || strcmp(e->type, MOUNTS_OURS) != 0)
 		return umount_refuse(&mounts, e, path, diag);
-	r = umount_export(c, path, e->source, diag);
+	r = umount_export(c, &mounts, path, e->source, diag);
 	if (r == 0 && (c->verbose || output_is_terminal())) {
 		output_name(path);
 		puts(" is unmounted, everything is on stable storage");
 	}
-	return r < 0 ? r : 0;
-}
 	if (r > 0)
 		c->status = UMOUNT_STATUS_UNKNOWN;
+	return r < 0 ? r : 0;
+}

@@ -70,6 +70,7 @@ struct unmount {
 	bool wanted;	    /* told to stop */
 	uint64_t wanted_us; /* since when */
 	bool gone;	    /* the mount table no longer knows our file system */
+	bool taken;	    /* we have unmounted it at one place; it may stand at others */
 	pid_t child;	    /* the attempt under way, 0: none */
 	int answer;	    /* its pipe: who is in the way */
 	unsigned attempts;

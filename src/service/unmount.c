@@ -67,7 +67,7 @@ static void unmount_check(struct supervisor *s)
 		log_msg(LOG_INFO, "%s: unmounted", s->target.path);
 		report_stopping(s);
 		unmount_set_timer(s, UNMOUNT_REMIND_US);
-	} else if (s->unmount.wanted && strcmp(e->point, s->target.path) != 0 &&
+	} else if (s->unmount.wanted && s->unmount.taken && strcmp(e->point, s->target.path) != 0 &&
 		   strcmp(e->point, s->unmount.busy) != 0) {
 		snprintf(s->unmount.busy, sizeof(s->unmount.busy), "%s", e->point);
 		log_msg(LOG_WARNING, "%s: waiting, it is also mounted on %s", s->target.path,
@@ -104,6 +104,7 @@ static int unmount_on_child(sd_event_source *source, const siginfo_t *end, void 
 	struct supervisor *s = data;
 	int r = end->si_code == CLD_EXITED ? -end->si_status : -EINTR;
 
+	s->unmount.taken = s->unmount.taken || r == 0;
 	unmount_check(s);
 	if (!s->unmount.gone && r == -EBUSY && s->unmount.attempts >= UNMOUNT_QUICK_MAX)
 		unmount_report_busy(s);
@@ -117,17 +118,35 @@ static int unmount_on_child(sd_event_source *source, const siginfo_t *end, void 
 	return 0;
 }
 
+/*
+ * Where our mount stands: at the target, or elsewhere once a directory above it was renamed. At
+ * other places it has been put by somebody else, who may see to that himself.
+ */
+static const char *unmount_point(const struct supervisor *s, const struct mounts *m)
+{
+	const struct mounts_entry *at = mounts_at(m, s->target.path), *e;
+
+	if (s->unmount.taken || (at && at->dev == s->dev))
+		return s->target.path;
+	e = mounts_of(m, s->dev, s->source);
+	return e ? e->point : s->target.path;
+}
+
 static void __attribute__((noreturn))
 unmount_child(const struct supervisor *s, int answer, bool last_call)
 {
+	const char *point = s->target.path;
 	char who[sizeof(s->unmount.busy)];
+	struct mounts m = {0};
 	int r;
 
+	if (mounts_read(&m) == 0)
+		point = unmount_point(s, &m);
 	if (last_call)
-		sweep(s->target.path);
-	r = session_unmount(s->target.path);
+		sweep(point);
+	r = session_unmount(point);
 	if (r == -EBUSY && s->unmount.attempts >= UNMOUNT_QUICK_MAX &&
-	    busy_describe(s->target.path, who, sizeof(who)) > 0)
+	    busy_describe(point, who, sizeof(who)) > 0)
 		(void)io_write(answer, who, strlen(who));
 	_exit(-r);
 }

@@ -13,6 +13,7 @@ import time
 
 import pytest
 
+from support import export as exports
 from support import fio, images, loop, mounts, proc
 from support.content import GiB, KiB, MiB, apply, assert_same, endless, execute, in_threads, plan, random_bytes, stripes
 from support.export import PROGRAM, as_user, fuseimg
@@ -418,6 +419,26 @@ def test_nobody_reads_what_it_logs(work, mount):
         assert process.poll() is None
         fuseimg("umount", target)
         assert process.wait(20 * proc.SLOW) == 0
+
+
+@pytest.mark.core
+@pytest.mark.parametrize("how", ["umount", "SIGTERM"])
+def test_parent_of_the_target_renamed(how, work, mount):
+    image = images.create(work / "disk.img", 8 * MiB)
+    (work / "p" / "raw").mkdir(parents=True)
+    export = mount(image, work / "p" / "raw", daemon=True)
+    with export.path.open("r+b") as disk:
+        disk.write(b"x" * MiB)
+    (work / "p").rename(work / "q")
+    if how == "umount":
+        done = fuseimg("umount", work / "q" / "raw")
+        assert not done.stderr
+    else:
+        os.kill(export.supervisor, signal.SIGTERM)
+    proc.wait_until(lambda: not proc.alive(export.supervisor), 10)
+    assert not mounts.at(work / "q" / "raw")
+    exports.live.remove(export)
+    images.check(image, leaks=0)
 
 
 @pytest.mark.parametrize("late", [0, 0.5])
