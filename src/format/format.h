@@ -325,7 +325,10 @@ struct image {
 	void *driver;		    /* the driver's own state */
 	_Atomic bool settle_wanted; /* see settle(); set by the driver at any time */
 	_Atomic bool crowded;	    /* likewise; cleared by the driver's settle() */
-	_Atomic bool written;	    /* set by image/ when the disk may change, and before it does */
+	/* After a failed write the tables on disk may say otherwise than map() does. So what must
+	 * be zero is written, though it seems to be. Set by the driver at any time */
+	_Atomic bool unsure;
+	_Atomic bool written; /* set by image/ when the disk may change, and before it does */
 	/* The first sentence about damage that map, unpack, alloc or link met, or NULL. Set once by
 	 * image_damaged(), freed by image/ after close(). */
 	_Atomic(char *) damage;

@@ -54,18 +54,17 @@ static int qcow2_check_snapshot(struct qcow2_check *c, unsigned number, struct q
 int qcow2_check_snapshots(struct qcow2_check *c)
 {
 	uint64_t off = be64_get(&c->header.snapshots_offset);
-	struct qcow2_records list = {.img = c->q->img, .at = off};
 	unsigned n = c->q->nb_snapshots;
-	int r = 0;
+	struct qcow2_records list;
+	int r;
 
 	if (n == 0)
 		return 0;
-	if (store_size(c->q->img->store, &list.end) < 0)
+	r = qcow2_records_snapshots(c->q, &list, NULL);
+	if (r < 0)
 		r = -EIO;
 	else if (!qcow2_check_place(c, off, 1))
 		r = -EUCLEAN;
-	else
-		list.end = min_u64(list.end, off + QCOW2_SNAPSHOT_TABLE_MAX);
 	for (unsigned i = 0; r == 0 && i < n; i++)
 		r = qcow2_check_snapshot(c, i, &list);
 	if (r == -EIO)

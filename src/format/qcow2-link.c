@@ -131,7 +131,7 @@ int qcow2_link(struct image *img, const struct extent *ext)
 	uint64_t first = ext->off >> q->cluster_bits;
 	uint64_t last = (ext->off + ext->len - 1) >> q->cluster_bits;
 	struct qcow2_change c;
-	bool written = false;
+	bool written = false, unsure;
 	size_t n = 0;
 	int r;
 
@@ -147,8 +147,11 @@ int qcow2_link(struct image *img, const struct extent *ext)
 
 	if (r == 0)
 		qcow2_free_later(q, &(struct qcow2_runs){.at = replaced, .n = n});
+	unsure = r < 0 && written && !qcow2_link_untouched(r);
+	if (unsure)
+		atomic_store(&img->unsure, true);
 	/* After an I/O error the disk may name the clusters all the same: they are leaked */
-	else if (ext->reused || !written || qcow2_link_untouched(r))
+	if (r < 0 && (ext->reused || !unsure))
 		qcow2_abandon(img, ext);
 	return r;
 }

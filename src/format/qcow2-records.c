@@ -9,6 +9,19 @@
 #include "base/cleanup.h"
 #include "format/qcow2.h"
 
+int qcow2_records_snapshots(const struct qcow2 *q, struct qcow2_records *ret, struct diag *diag)
+{
+	struct qcow2_records list = {
+		.img = q->img, .what = "snapshot table", .at = q->snapshots_offset, .diag = diag};
+	int r = store_size(q->img->store, &list.end);
+
+	if (r < 0)
+		return diag_errno(diag, r, "%s: cannot read its size", q->img->name);
+	list.end = min_u64(list.end, list.at + QCOW2_SNAPSHOT_TABLE_MAX);
+	*ret = list;
+	return 0;
+}
+
 void qcow2_records_align(struct qcow2_records *list)
 {
 	list->at = round_up(list->at, 8);

@@ -359,21 +359,28 @@ static int qcow2_growth_write_table(struct qcow2 *q, const struct qcow2_growth *
 			   (g->first + g->n_blocks) << q->cluster_bits);
 }
 
-/* The header names the new table; offset and size stand side by side, in one sector. */
-static int qcow2_growth_publish(struct qcow2 *q, const struct qcow2_growth *g)
-	REQUIRES(q->refcount_lock)
+/* The header names a table, durably; offset and size stand side by side, in one sector. */
+static int qcow2_reftable_publish(struct qcow2 *q, uint64_t offset, uint64_t clusters)
 {
 	uint8_t disk[12];
 	int r;
 
-	be64_put(disk, (g->first + g->n_blocks) << q->cluster_bits);
-	be32_put(disk + 8, (uint32_t)(g->clusters - g->n_blocks));
+	be64_put(disk, offset);
+	be32_put(disk + 8, (uint32_t)clusters);
 	r = store_write(q->img->store, disk, sizeof(disk),
 			offsetof(struct qcow2_disk_header, refcount_table_offset));
-	if (r == 0)
-		r = store_flush(q->img->store);
-	/* Either table may be the one on disk now, so no refcount can be changed any more */
-	if (r < 0)
+	return r < 0 ? r : store_flush(q->img->store);
+}
+
+static int qcow2_growth_publish(struct qcow2 *q, const struct qcow2_growth *g)
+	REQUIRES(q->refcount_lock)
+{
+	int r = qcow2_reftable_publish(q, (g->first + g->n_blocks) << q->cluster_bits,
+				       g->clusters - g->n_blocks);
+
+	/* Unless the old one is named for certain, either table may be the one on disk, and no
+	 * refcount can be changed any more */
+	if (r < 0 && qcow2_reftable_publish(q, q->reftable_offset, qcow2_reftable_clusters(q)) < 0)
 		q->reftable_lost = true;
 	return r;
 }
@@ -411,14 +418,13 @@ int qcow2_reftable_grow(struct qcow2 *q)
 		r = qcow2_growth_write_table(q, &g, table);
 	if (r == 0)
 		r = store_flush(q->img->store);
+	if (r == 0)
+		r = qcow2_growth_publish(q, &g);
 	if (r < 0) {
 		/* These clusters are free and no longer zeroes */
 		q->fresh_from = max_u64(q->fresh_from, g.first + g.clusters);
 		return r;
 	}
-	r = qcow2_growth_publish(q, &g);
-	if (r < 0)
-		return r;
 	qcow2_growth_adopt(q, &g, TAKE_PTR(table));
 	return 0;
 }

@@ -70,13 +70,9 @@ static int qcow2_snapshot_take(struct qcow2_records *list, struct qcow2_snapshot
 static int qcow2_snapshot_each(struct qcow2 *q, qcow2_snapshot_fn *fn, void *data,
 			       struct diag *diag)
 {
-	struct qcow2_records list = {
-		.img = q->img, .what = "snapshot table", .at = q->snapshots_offset, .diag = diag};
-	int r = store_size(q->img->store, &list.end);
+	struct qcow2_records list;
+	int r = qcow2_records_snapshots(q, &list, diag);
 
-	if (r < 0)
-		return diag_errno(diag, r, "%s: cannot read its size", q->img->name);
-	list.end = min_u64(list.end, list.at + QCOW2_SNAPSHOT_TABLE_MAX);
 	for (unsigned i = 0; r == 0 && i < q->nb_snapshots; i++) {
 		struct qcow2_snapshot s = {.number = i};
 

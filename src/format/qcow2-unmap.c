@@ -120,7 +120,7 @@ static int qcow2_unmap_write(struct qcow2 *q, const struct qcow2_change *c) REQU
 
 	if (r < 0 && !qcow2_link_untouched(r)) {
 		qcow2_change_remember(q, c);
-		q->entries_unsure = true;
+		atomic_store(&q->img->unsure, true);
 	}
 	return r;
 }
@@ -140,7 +140,7 @@ static int qcow2_unmap_slice(struct qcow2 *q, struct qcow2_unmap *u, uint64_t en
 	r = qcow2_change_begin(q, u->off, (size_t)n * q->entry_words, &c);
 	if (r == 0)
 		r = qcow2_unmap_entries(q, u, end, &c, &gone);
-	if (r == 0 && (u->changed || q->entries_unsure))
+	if (r == 0 && (u->changed || atomic_load(&q->img->unsure)))
 		r = qcow2_unmap_write(q, &c);
 	mutex_unlock(&q->table_lock);
 	if (r == 0)

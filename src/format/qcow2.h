@@ -156,10 +156,9 @@ struct qcow2 {
 
 	_Atomic bool gave_up; /* a write into unused bytes of clusters in use was abandoned */
 	bool l1_lost; /* two L1 tables, and no telling which is read. Only with io_lock alone */
-	bool entries_unsure; /* on disk, after a failed write. Only with io_lock alone */
-	uint64_t data_end;   /* the external data file is this long after a power cut, or longer.
-				Changed only with io_lock alone */
-	bool end_sealed;     /* behind the end its cluster holds zeroes. Only with io_lock alone */
+	uint64_t data_end; /* the external data file is this long after a power cut, or longer.
+			      Changed only with io_lock alone */
+	bool end_sealed;   /* behind the end its cluster holds zeroes. Only with io_lock alone */
 	struct qcow2_bitmap_marks marks; /* since open_write. Only with io_lock alone */
 
 	struct rwlock map_lock;
@@ -363,6 +362,8 @@ struct qcow2_records {
 	uint64_t at, end;
 	struct diag *diag;
 };
+/* The list of snapshots, which states its end nowhere: that of the file, or what is bearable. */
+int qcow2_records_snapshots(const struct qcow2 *q, struct qcow2_records *ret, struct diag *diag);
 /* The next record begins. */
 void qcow2_records_align(struct qcow2_records *list);
 /* The next len bytes into buf (NULL: nowhere). -EUCLEAN where the list ends before. */

@@ -53,7 +53,7 @@ static int change_write_run(struct image *img, uint64_t off, uint64_t len, uint6
 	if (r < 0)
 		return r;
 	*ret_done = min_u64(len, ext.off + ext.len - off);
-	if (image_reads_zero(img, &ext))
+	if (image_reads_zero(img, &ext) && !atomic_load(&img->unsure))
 		return 0;
 	*ret_done = min_u64(*ret_done, sizeof(change_zeroes));
 	return image_write_locked(img, change_zeroes, *ret_done, off);

@@ -43,6 +43,20 @@ static bool proof_wants(const struct kind *kind)
 	return kind->flags & KIND_QUICK || proof_is_long() || getenv("FUSEIMG_PROOF_SEEDS");
 }
 
+static void proof_one(const struct scene *scene, uint64_t seed)
+{
+	struct trial t;
+
+	if (running->prove) {
+		running->prove(scene, seed);
+		return;
+	}
+	trial_start(&t, scene, seed);
+	running->live(&t);
+	trial_judge_many(&t, running->cuts);
+	trial_done(&t);
+}
+
 static void proof_run(void **state)
 {
 	uint64_t from, to;
@@ -58,7 +72,7 @@ static void proof_run(void **state)
 		print_message("%s\n", kinds[i].name);
 		scene_make(&scene, &kinds[i]);
 		for (uint64_t seed = from; seed < to; seed++)
-			running->prove(&scene, seed);
+			proof_one(&scene, seed);
 		scene_done(&scene);
 	}
 	tally_print(running->name);

@@ -15,6 +15,9 @@ struct proof {
 	unsigned quick, thorough; /* seeds of each kind; quick: one under sanitizers */
 	unsigned without;	  /* kinds that have one of these flags are of no use */
 	void (*prove)(const struct scene *scene, uint64_t seed);
+	/* ... or, without `prove`, a life, and so many cuts at random */
+	void (*live)(struct trial *t);
+	unsigned cuts;
 	void (*end)(void); /* after all; or NULL */
 };
 

@@ -21,23 +21,14 @@ static void live(struct trial *t)
 		fail_msg("%s: closing failed", t->stack.where);
 }
 
-static void prove(const struct scene *scene, uint64_t seed)
-{
-	struct trial t;
-
-	trial_start(&t, scene, seed);
-	live(&t);
-	trial_judge_many(&t, CUTS);
-	trial_done(&t);
-}
-
 int main(void)
 {
 	static const struct proof proof = {
 		.name = "cuts",
 		.quick = 5,
 		.thorough = 40,
-		.prove = prove,
+		.live = live,
+		.cuts = CUTS,
 	};
 
 	return proof_main(&proof);

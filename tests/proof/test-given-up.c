@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 
-/* Space that was reserved, written to and given up: what is made of it next is as new, also after a
- * power cut. Other proofs hardly meet it, for the reservation has much that is untouched. */
+/* Space that was written to and given up: what is made of it next is as new, also after a power
+ * cut. Other proofs hardly meet it, for the reservation has much that is untouched. */
 
 #include "judge.h"
 
+#include <errno.h>
 #include <string.h>
 
 #include "base/checked.h"
@@ -80,10 +81,98 @@ static void test_new_tables(void **state)
 	scene_done(&scene);
 }
 
+static const struct kind outside = {
+	"data file",
+	"qemu-img create -q -f qcow2 -o data_file=img.data img 1050112",
+	0,
+};
+
+static void judge_all(struct trial *t)
+{
+	uint64_t seed = 2;
+
+	trial_verify(t);
+	for (int i = 0; i < CUTS; i++)
+		trial_judge_random(t, journal_length(t->stack.journal), &seed);
+}
+
+static void write_small(struct trial *t, uint64_t off, size_t len)
+{
+	char buf[GUEST_SECTOR];
+
+	pattern(buf, len, off, 5);
+	guest_ask_write(&t->guest, buf, len, off);
+	assert_int_equal(image_write(t->stack.img, buf, len, off), 0);
+	guest_answer(&t->guest, len, off, 0);
+}
+
+/* A write to an external data file fails though all of it is there. What is punched afterwards
+ * reads as zeroes, but not surely after a power cut. */
+static void test_punched(void **state)
+{
+	static const struct fault_rule fails = {
+		.ops = FAULT_WRITE, .times = 1, .error = -EIO, .whole = true};
+	static char bytes[65536];
+	struct scene scene;
+	struct trial t;
+
+	if (!harness_have_qemu())
+		skip();
+	scene_make(&scene, &outside);
+	trial_prepare(&t, &scene, 1);
+	stack_open(&t.stack, false);
+	pattern(bytes, sizeof(bytes), 0, 4711);
+	assert_int_equal(store_fault_add(t.stack.disks[1], &fails), 0);
+	assert_int_equal(image_write(t.stack.img, bytes, sizeof(bytes), 0), -EIO);
+	assert_int_equal(work_flush(&t.work), 0);
+	assert_int_equal(image_discard(t.stack.img, 0, sizeof(bytes)), 0);
+	write_small(&t, 4096, GUEST_SECTOR);
+	judge_all(&t);
+	trial_done(&t);
+	scene_done(&scene);
+}
+
+static const struct kind unused = {
+	"unused subclusters",
+	"qemu-img create -q -f qcow2 -o extended_l2=on,cluster_size=16k img 1050112; "
+	"qemu-io -c 'write -P 1 0 512' img >/dev/null; ",
+	0,
+};
+
+/* Somebody has zeroed subclusters that are not in use, and has not flushed: opening does. */
+static void test_unflushed(void **state)
+{
+	static char bytes[8192];
+	struct store *disk;
+	struct extent ext;
+	struct scene scene;
+	struct trial t;
+
+	if (!harness_have_qemu())
+		skip();
+	scene_make(&scene, &unused);
+	trial_prepare(&t, &scene, 1);
+	disk = t.stack.disks[0];
+	stack_open(&t.stack, true);
+	assert_int_equal(t.stack.img->format->map(t.stack.img, 0, 512, 0, &ext), 0);
+	assert_int_equal(stack_close(&t.stack), 0);
+	pattern(bytes, sizeof(bytes), 0, 4711);
+	assert_int_equal(store_write(disk, bytes, sizeof(bytes), ext.host_off + 512), 0);
+	assert_int_equal(store_flush(disk), 0);
+	assert_int_equal(store_zero(disk, ext.host_off + 512, sizeof(bytes)), 0);
+	stack_open(&t.stack, false);
+	write_small(&t, 2048 + 100, 200);
+	judge_all(&t);
+	trial_done(&t);
+	scene_done(&scene);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(test_new_tables, harness_setup, harness_teardown),
+		cmocka_unit_test_setup_teardown(test_punched, harness_setup, harness_teardown),
+		cmocka_unit_test_setup_teardown(test_unflushed, harness_setup, harness_teardown),
 	};
 
 	return cmocka_run_group_tests_name("proof/given-up", tests, NULL, NULL);

@@ -57,23 +57,14 @@ static void live(struct trial *t)
 	trial_verify(t);
 }
 
-static void prove(const struct scene *scene, uint64_t seed)
-{
-	struct trial t;
-
-	trial_start(&t, scene, seed);
-	live(&t);
-	trial_judge_many(&t, CUTS);
-	trial_done(&t);
-}
-
 int main(void)
 {
 	static const struct proof proof = {
 		.name = "threads",
 		.quick = 3,
 		.thorough = 30,
-		.prove = prove,
+		.live = live,
+		.cuts = CUTS,
 	};
 
 	return proof_main(&proof);

@@ -3,7 +3,7 @@
 /* What is reserved ahead of its use: given back when nobody writes, and taken over when the process
  * is killed; in no moment something that a table names. */
 
-#include "harness.h"
+#include "power.h"
 
 #include <fcntl.h>
 #include <pthread.h>
@@ -182,17 +182,13 @@ static void test_idle_power_cuts(void **state)
 {
 	enum { ROUNDS = 5, EACH = 2 };
 	_cleanup_journal_ struct journal *j = journal_new();
-	struct diag diag = {0};
 	size_t flushed[ROUNDS];
-	struct store *store;
 	struct disk d;
 
 	if (!harness_have_qemu())
 		skip();
 	sh("qemu-img create -q -f qcow2 -o cluster_size=16k img %d", DISK);
-	store_load("img", &store);
-	assert_int_equal(journal_attach(j, store, &store), 0);
-	assert_int_equal(disk_open_store(&d, store, "qcow2", true, &diag), 0);
+	power_open(&d, j);
 	for (uint64_t round = 0; round < ROUNDS; round++) {
 		for (uint64_t n = 0; n < EACH; n++)
 			write_block(&d, (round * EACH + n) * BLOCK, 2);
@@ -203,16 +199,7 @@ static void test_idle_power_cuts(void **state)
 	}
 	disk_close(&d);
 	for (size_t k = 0; k <= journal_length(j); k++) {
-		struct check check = {.repair = CHECK_ONLY};
-
-		assert_int_equal(journal_cut(j, 0, k, (enum journal_loss)(k % 4), k, &store), 0);
-		if (k % 16 == 0) {
-			store_dump(store, "after");
-			assert_check("after", true);
-		}
-		assert_int_equal(disk_open_store(&d, store, "qcow2", false, &diag), 0);
-		assert_int_equal(d.img.format->check(&d.img, &check, &diag), 0);
-		assert_int_equal(check.corruptions, 0);
+		power_open_cut(&d, j, k, 16);
 		for (uint64_t n = 0; n < ROUNDS * EACH; n++)
 			if (flushed[n / EACH] <= k)
 				assert_block(&d, n * BLOCK, 2);
