@@ -76,7 +76,7 @@ static void open_image(struct failing *f)
 	if (r == 0)
 		return;
 	expect(f, r, true);
-	if (s->killed && (f->failure->rule.ops & ~FAULT_FLUSH) == 0)
+	if (s->killed && (f->failure->rule.ops & ~(unsigned)FAULT_FLUSH) == 0)
 		fail_msg("%s: a flush that failed is no reason not to go on: %s", s->where,
 			 diag.text);
 	if (!f->failure->rule.ops)
