@@ -5,12 +5,12 @@
 /*
  * Serving a connection: N threads, each blocked in read(2) on its own cloned fd, each with its own
  * slot. A thread takes a request from start to end, with blocking I/O, and answers on the fd that
- * the request came in on.
+ * the request came in on. Which of them do is decided in crew.h.
  *
  * The session is up before we start (mounted, INIT answered), whether this is its first worker or
  * its tenth: what the last worker left in the slots is replayed first.
  *
- * System calls of the threads, beyond those of the image: read, writev, write, mmap, munmap,
+ * System calls of the threads, beyond those of the image: read, write, mmap, munmap,
  * mprotect, madvise, futex, rt_sigaction, rt_sigprocmask, clone3, clone, set_robust_list, rseq,
  * rt_sigreturn, exit, tgkill, getpid, gettid, clock_gettime, clock_nanosleep, eventfd2, poll.
  * All but those of thread creation come after serve_start() too.
