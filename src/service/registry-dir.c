@@ -64,25 +64,33 @@ int registry_dir_open(const char *path, int *ret)
 	return 0;
 }
 
+/* The service, which runs with a narrow umask, makes it as wide as others do. */
+static int registry_dir_make_one(const char *path, mode_t mode)
+{
+	if (mkdir(path, mode) < 0)
+		return errno == EEXIST ? 0 : -errno;
+	return chmod(path, mode) < 0 ? -errno : 0;
+}
+
 /* Makes path and its parent. Root's are for all to read: `mount` shows as much. */
 static int registry_dir_make(const char *path)
 {
 	mode_t mode = geteuid() == 0 ? 0755 : 0700;
 	char parent[PATH_MAX];
 	struct stat st;
+	int r;
 
 	snprintf(parent, sizeof(parent), "%s", path);
 	*strrchr(parent, '/') = '\0';
-	if (mkdir(parent, mode) < 0 && errno != EEXIST)
-		return -errno;
+	r = registry_dir_make_one(parent, mode);
+	if (r < 0)
+		return r;
 	/* Below /tmp somebody else may have been first */
 	if (lstat(parent, &st) < 0)
 		return -errno;
 	if (!S_ISDIR(st.st_mode) || st.st_uid != geteuid() || (st.st_mode & (S_IWGRP | S_IWOTH)))
 		return -EPERM;
-	if (mkdir(path, mode) < 0 && errno != EEXIST)
-		return -errno;
-	return 0;
+	return registry_dir_make_one(path, mode);
 }
 
 int registry_dir_own(struct registry_dirs *dirs, const char **ret_path, int *ret, struct diag *diag)

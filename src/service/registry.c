@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <time.h>
@@ -40,6 +41,8 @@ enum {
 
 struct registry_own {
 	int fd;
+	int dir_fd; /* locked: systemd-tmpfiles leaves such a directory alone where /tmp is cleaned
+		     */
 	char *path;
 };
 
@@ -279,6 +282,19 @@ static int registry_claim(int dir_fd, const char *target, struct diag *diag)
 	return r;
 }
 
+/* What stands in the way of the lock stands in nobody else's: then the entry may grow old. */
+static int registry_hold(const char *path)
+{
+	_cleanup_free_ char *dir = strdup(path);
+	_cleanup_close_ int fd = -1;
+
+	if (!dir)
+		return -1;
+	*strrchr(dir, '/') = '\0';
+	fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	return fd < 0 || flock(fd, LOCK_SH | LOCK_NB) < 0 ? -1 : TAKE_FD(fd);
+}
+
 static int registry_create(const char *dir, const struct registry_entry *e,
 			   struct registry_own **ret)
 {
@@ -301,6 +317,7 @@ static int registry_create(const char *dir, const struct registry_entry *e,
 		return r;
 	}
 	own->fd = TAKE_FD(fd);
+	own->dir_fd = registry_hold(path);
 	own->path = TAKE_PTR(path);
 	*ret = TAKE_PTR(own);
 	return 0;
@@ -340,6 +357,7 @@ int registry_adopt(int fd, const char *path, struct registry_own **ret)
 	if (!own || !(own->path = strdup(path)))
 		return -ENOMEM;
 	own->fd = fd;
+	own->dir_fd = registry_hold(path);
 	*ret = TAKE_PTR(own);
 	return 0;
 }
@@ -367,6 +385,7 @@ void registry_leave(struct registry_own *own)
 	if (!own)
 		return;
 	close(own->fd);
+	closep(&own->dir_fd);
 	free(own->path);
 	free(own);
 }

@@ -12,6 +12,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -71,6 +72,43 @@ static void list_free(struct registry_entry *list, size_t n)
 	for (size_t i = 0; i < n; i++)
 		registry_entry_done(&list[i]);
 	free(list);
+}
+
+/* systemd-tmpfiles, which cleans /tmp, asks for the lock of a directory before it looks into it. */
+static bool left_alone(void)
+{
+	char path[128];
+	bool locked;
+	int fd;
+
+	snprintf(path, sizeof(path), "%s/exports", test_dir);
+	fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	assert_return_code(fd, errno);
+	locked = flock(fd, LOCK_EX | LOCK_NB) < 0;
+	close(fd);
+	return locked;
+}
+
+/* By the service, too, whose umask is 077. */
+static void test_directory(void **state)
+{
+	const struct registry_entry entry = entry_of("/mnt/a"), other = entry_of("/mnt/b");
+	struct registry_own *own = NULL, *second = NULL;
+	mode_t mask = umask(0077);
+	char path[128];
+	struct stat st;
+
+	assert_int_equal(registry_add(&entry, &own, NULL), 0);
+	assert_int_equal(registry_add(&other, &second, NULL), 0);
+	umask(mask);
+	snprintf(path, sizeof(path), "%s/exports", test_dir);
+	assert_return_code(stat(path, &st), errno);
+	assert_int_equal(st.st_mode & 0777, geteuid() == 0 ? 0755 : 0700);
+	assert_true(left_alone());
+	registry_remove(own, NULL);
+	assert_true(left_alone());
+	registry_remove(second, NULL);
+	assert_false(left_alone());
 }
 
 static void test_list_is_empty_without_directory(void **state)
@@ -356,6 +394,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		TEST(test_list_is_empty_without_directory),
+		TEST(test_directory),
 		TEST(test_entry_is_listed_until_removed),
 		TEST(test_entry_is_handed_over),
 		TEST(test_list_is_sorted_by_target),
