@@ -52,9 +52,15 @@ int config_set_string(struct config *c, const struct config_key *k, const char *
 int config_set_format(struct config *c, const struct config_key *k, const char *value,
 		      struct diag *diag)
 {
-	if (strlen(value) > CONFIG_FORMAT_MAX)
+	size_t n = strlen(value);
+
+	if (n == 0 || n > CONFIG_FORMAT_MAX)
 		return -EINVAL;
-	return config_set_string(c, k, value, diag);
+	/* One of the words that are allowed, which stand with '|' between them */
+	for (const char *p = k->values; p; p = strchr(p, '|') ? strchr(p, '|') + 1 : NULL)
+		if (strncmp(p, value, n) == 0 && (p[n] == '|' || p[n] == '\0'))
+			return config_set_string(c, k, value, diag);
+	return -EINVAL;
 }
 
 int config_set_snapshot(struct config *c, const struct config_key *k, const char *value,

@@ -144,6 +144,8 @@ static void test_refusals_name_what_is_allowed(void **state)
 	long_name[255] = '\0';
 	assert_int_equal(config_set(c, "snapshot", long_name, NULL), 0);
 	assert_refused(c, "image", NULL, "image needs a value: image=PATH");
+	assert_refused(c, "format", "vmdk", "must be auto|raw");
+	assert_refused(c, "format", "qcow", "must be auto|raw");
 	assert_refused(c, "format", "a-name-that-is-longer-than-any-format", "must be auto|raw");
 	assert_refused(c, "backing", "relative/dir", "relative/dir");
 }
