@@ -325,7 +325,13 @@ static int check_undo(struct run *run, struct diag *diag)
 int verb_check(struct command *c, struct diag *diag)
 {
 	struct run run = {.command = c, .terminal = isatty(STDERR_FILENO) == 1, .saved.fd = -1};
-	int r = c->undo ? check_undo(&run, diag) : check_run(&run, diag);
+	int r;
+
+	if (c->undo && c->repair != CHECK_ONLY) {
+		c->status = COMMAND_EXIT_CONFIG;
+		return diag_set(diag, -EINVAL, "--undo and --repair exclude each other");
+	}
+	r = c->undo ? check_undo(&run, diag) : check_run(&run, diag);
 
 	check_seal(&run);
 	if (r == 0 && !c->undo) {

@@ -22,8 +22,10 @@ int verb_cleanup(struct command *c, struct diag *diag)
 	char target[PATH_MAX];
 	int r = instance_check(c->words[0], diag);
 
-	if (r < 0)
+	if (r < 0) {
+		c->status = COMMAND_EXIT_CONFIG;
 		return r;
+	}
 	instance_target(c->words[0], target);
 	/* One whose descriptors are in systemd's fd store does not answer that it is dead: somebody
 	 * may go on with it */

@@ -169,6 +169,8 @@ def test_undo_keeps_what_was_written_in_place(image):
 
 def test_undo_of_half_a_repair(image):
     spoil(image, "block-outside")
+    done = fuseimg("check", "--undo=x", "--repair", image, check=False)
+    assert done.returncode == USAGE and "exclude each other" in done.stderr
     saved = check(image, "--repair=all", status=CLEAN)["saved"]
     os.truncate(saved, os.path.getsize(saved) - 1)
     before = images.digest(image)

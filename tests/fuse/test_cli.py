@@ -36,7 +36,8 @@ def test_version():
     assert fuseimg("--version").stdout.strip() == f"fuseimg {version}"
 
 
-@pytest.mark.parametrize("words", [[], ["frobnicate"], ["mount"], ["mount", "only-one"], ["mount", "a", "b", "c"], ["umount"],
+@pytest.mark.parametrize("words", [[], ["frobnicate"], ["cleanup", "a/b"], ["mount", "-o", "format=vmdk", "a", "b"], ["mount"],
+                                   ["mount", "only-one"], ["mount", "a", "b", "c"], ["umount"],
                                    ["info"], ["map"], ["list", "what"], ["--nonsense"], ["info", "--nonsense", "x"],
                                    ["mount", "-o"], ["mount", "-x", "a", "b"]], ids=" ".join)
 def test_usage_errors(words):
