@@ -19,7 +19,7 @@ struct needs {
 /* Fills in device. Refuses what no unit can express, with a sentence that begins "SOURCE: ". */
 int needs_init(struct needs *n, const char *source, struct diag *diag);
 
-/* -EEXIST: there is one already. */
+/* -EEXIST: there is one already. source: as for unit_file_begin(). */
 int needs_write(const struct needs *n, const struct unit_dir *dir, const char *service,
 		const char *source, struct diag *diag);
 

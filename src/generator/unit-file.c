@@ -59,7 +59,7 @@ int unit_file_begin(const struct unit_dir *dir, const char *unit, const char *dr
 	if (r < 0)
 		return diag_errno(diag, r, "%s/%s", dir->path, unit);
 	fprintf(f, "# Written by %s\n\n[Unit]\n", dir->writer);
-	if (unit_file_is_whole(source))
+	if (source && unit_file_is_whole(source))
 		unit_file_put(f, "SourcePath", source);
 	*ret = f;
 	return 0;

@@ -22,7 +22,8 @@ struct unit_dir {
 };
 
 /* Begins dir/unit; or, where drop_in is not NULL, dir/unit.d/drop_in. source: the file that it
- * comes from. The caller finishes it with unit_file_finish(). */
+ * comes from; NULL: none that would be true for as long as the unit is. The caller finishes it with
+ * unit_file_finish(). */
 int unit_file_begin(const struct unit_dir *dir, const char *unit, const char *drop_in,
 		    const char *source, FILE **ret, struct diag *diag);
 int unit_file_finish(FILE *f, const char *unit, struct diag *diag);

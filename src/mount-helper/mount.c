@@ -118,19 +118,34 @@ static int mount_inner(const struct mount_words *w, const struct options *o, con
 	return run_wait(&r, diag);
 }
 
+static bool mount_has_partitions(const struct source *s)
+{
+	char first[PATH_MAX + 8];
+
+	snprintf(first, sizeof(first), "%s/part1", s->target);
+	return access(first, F_OK) == 0;
+}
+
 static int mount_part(const struct mount_words *w, const struct options *o, const struct source *s,
 		      struct diag *diag)
 {
 	_cleanup_free_ char *what = NULL;
+	int r;
 
 	if (asprintf(&what, "%s/%s", s->target, o->part ?: "disk") < 0)
 		return diag_errno(diag, -ENOMEM, "%s", w->spec);
-	if (access(what, F_OK) < 0)
-		return diag_errno(diag, -errno,
-				  "part=%s: there is no such partition on the disk in %s "
-				  "(fuseimg info lists them)",
-				  o->config.boot.partition ?: "", w->spec);
-	return mount_inner(w, o, s, what, diag);
+	if (access(what, F_OK) < 0 && errno == ENOENT)
+		return diag_set(diag, -ENOENT,
+				"part=%s: there is no such partition on the disk in %s (fuseimg "
+				"info lists them)",
+				o->config.boot.partition ?: "", w->spec);
+	r = mount_inner(w, o, s, what, diag);
+	if (r > 0 && !o->part && mount_has_partitions(s))
+		diag_set(diag, -EIO,
+			 "the disk in %s has partitions (fuseimg info lists them): -o part=1 "
+			 "mounts the first",
+			 w->spec);
+	return r;
 }
 
 static int mount_new(const struct mount_words *w, const struct options *o, struct diag *diag)

@@ -37,9 +37,11 @@ void order_write(const struct source *s, const char *image, const char *dir)
 	    needs_unit(source, dir, ".mount", mount, NULL) < 0)
 		return;
 	if (!order_is_known(service))
-		(void)needs_write(&needs, &units, service, source, NULL);
-	/* Another image may have been mounted there before, whose order does no harm */
+		(void)needs_write(&needs, &units, service, NULL, NULL);
+	/* Without a source: the next mount of the image may have other options, and systemd would
+	 * warn of a unit that is older. Another image may have been mounted there before, whose
+	 * order does no harm */
 	if (!order_is_known(mount) &&
 	    snprintf(drop_in, sizeof(drop_in), "50-%s.conf", service) < (int)sizeof(drop_in))
-		(void)needs_write_order(&needs, &units, s->name, mount, drop_in, source, NULL);
+		(void)needs_write_order(&needs, &units, s->name, mount, drop_in, NULL, NULL);
 }

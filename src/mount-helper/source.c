@@ -18,6 +18,7 @@
 #include "generator/needs.h"
 #include "mount-helper-config.h"
 #include "mount-helper/run.h"
+#include "service/systemctl.h"
 
 enum {
 	SOURCE_FILE_MAX = 64 << 10,
@@ -155,18 +156,28 @@ static int source_configure(struct source *s, const char *spec, const struct opt
 	return source_settle(s, s->lock, path, settings, diag);
 }
 
+/* The service says in its status why it does not start. */
+static int source_start_failed(const char *unit, struct diag *diag)
+{
+	char why[DIAG_MAX / 2];
+
+	systemctl_show(unit, "StatusText", why, sizeof(why));
+	return diag_set(diag, -EIO, "%s%s does not start; see: systemctl status '%s'", why,
+			why[0] ? ": the service" : unit, unit);
+}
+
 static int source_start_unit(const struct source *s, struct diag *diag)
 {
-	struct run start = {.words = {"systemctl", "--no-ask-password", "start", "--"}, .n = 4};
+	struct run start = {
+		.words = {"systemctl", "--quiet", "--no-ask-password", "start", "--"},
+		.n = 5,
+	};
 	char unit[UNIT_NAME_SIZE];
 	int r;
 
 	run_add(&start, needs_service(s->name, unit));
 	r = run_wait(&start, diag);
-	if (r > 0)
-		return diag_set(diag, -EIO, "%s does not start; see: systemctl status '%s'", unit,
-				unit);
-	return r;
+	return r > 0 ? source_start_failed(unit, diag) : r;
 }
 
 /* Without systemd */

@@ -100,6 +100,8 @@ static void report_add_partitions(const struct supervisor *s, char *buf, size_t 
 	report_add(buf, size, ", %u partition%s", names->n, names->n > 1 ? "s" : "");
 	if (names->selected && s->config->boot.partition)
 		report_add(buf, size, ", %s is part%u", s->config->boot.partition, names->selected);
+	else if (s->config->boot.partition)
+		report_add(buf, size, ", none of them is %s", s->config->boot.partition);
 }
 
 /* "disk.qcow2 (qcow2, 40 GiB, 2 partitions, 3.2 GiB allocated)" */

@@ -4,67 +4,31 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/loop.h>
-#include <spawn.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mount.h>
-#include <sys/wait.h>
 #include <syslog.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
-#include "base/io.h"
 #include "base/log.h"
 #include "base/mounts.h"
 #include "base/unit-name.h"
 #include "service/loops.h"
+#include "service/systemctl.h"
 
 enum {
 	SWEEP_ANSWER_MAX = 64,
 };
 
-static int sweep_spawn(char *const words[], int out)
-{
-	posix_spawn_file_actions_t actions;
-	pid_t pid;
-	int r;
-
-	posix_spawn_file_actions_init(&actions);
-	posix_spawn_file_actions_adddup2(&actions, out, STDOUT_FILENO);
-	r = posix_spawnp(&pid, words[0], &actions, NULL, words, environ);
-	posix_spawn_file_actions_destroy(&actions);
-	return r ? -r : pid;
-}
-
-/* What systemctl prints; "" where it cannot be asked. It speaks to PID 1 itself, which still
- * answers when the bus is gone. */
-static void sweep_ask(char *const words[], char answer[SWEEP_ANSWER_MAX])
-{
-	int out[2], pid;
-	ssize_t n = 0;
-
-	answer[0] = '\0';
-	if (pipe2(out, O_CLOEXEC) < 0)
-		return;
-	pid = sweep_spawn(words, out[1]);
-	close(out[1]);
-	if (pid > 0)
-		n = io_read(out[0], answer, SWEEP_ANSWER_MAX - 1);
-	close(out[0]);
-	answer[n > 0 ? n : 0] = '\0';
-	answer[strcspn(answer, "\n")] = '\0';
-	if (pid > 0)
-		waitpid(pid, NULL, 0);
-}
-
 static bool sweep_is_time(void)
 {
-	char *words[] = {(char[]){"systemctl"}, (char[]){"is-system-running"}, NULL};
+	static const char *const words[] = {"is-system-running", NULL};
 	char answer[SWEEP_ANSWER_MAX];
 
-	sweep_ask(words, answer);
+	systemctl_ask(words, answer, sizeof(answer));
 	return strcmp(answer, "stopping") == 0;
 }
 
@@ -72,17 +36,10 @@ static bool sweep_is_time(void)
 static bool sweep_has_job(const char *point)
 {
 	char unit[UNIT_NAME_SIZE], answer[SWEEP_ANSWER_MAX];
-	char *words[] = {(char[]){"systemctl"},
-			 (char[]){"show"},
-			 (char[]){"--property=Job"},
-			 (char[]){"--value"},
-			 (char[]){"--"},
-			 unit,
-			 NULL};
 
 	if (unit_name_from_path(point, ".mount", unit) < 0)
 		return false;
-	sweep_ask(words, answer);
+	systemctl_show(unit, "Job", answer, sizeof(answer));
 	return answer[0] && strcmp(answer, "0") != 0;
 }
 

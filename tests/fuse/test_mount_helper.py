@@ -240,6 +240,8 @@ def test_partitions(helper, work, place):
         assert "there is no such partition" not in other
         helper.umount(first)
         helper.wait_no_export()
+    assert "has partitions" in helper.mount(image, first, "-o", "format=raw", status=FAILED)
+    helper.wait_no_export()
     helper.mount(image, first, "-o", "format=raw,part=2")
     helper.mount(image, second, "-o", "format=raw,part=3")
     assert len(helper.exports()) == 1

@@ -471,6 +471,9 @@ def test_selected_after_kill_and_reload(several, manager):
     reload(service)
     assert os.readlink(link) == "part2"
     service.wait_value("STATUS", lambda status: ", 4 partitions, LABEL=label 3 is part2" in status)
+    manager.configure("disk", image=several, format="raw", partition="LABEL=nobody")
+    reload(service)
+    service.wait_value("STATUS", lambda status: ", 4 partitions, none of them is LABEL=nobody" in status)
     service.stop()
 
 

@@ -349,10 +349,15 @@ def test_mount_by_hand(boot):
     machine.wait_state(service, "inactive")
     assert machine.show(service, "Result") == "success"
     failed = machine.run("mount", "-t", "fuseimg", "-o", "part=7", disk.inside, "/mnt/hand", check=False)
-    assert failed.returncode == 32 and "part=7" in failed.stderr
+    assert failed.returncode == 32 and "part=7" in failed.stderr and "No such file" not in failed.stderr
+    # the service's reason, and none of systemctl's advice
+    failed = machine.run("mount", "-t", "fuseimg", "none-such", "/mnt/hand", check=False)
+    assert failed.returncode == 32 and "/etc/fuseimg/none-such.conf: there is no such file" in failed.stderr
+    assert "journalctl" not in failed.stderr and len(failed.stderr.splitlines()) == 1
     machine.wait_state(service, "inactive")
-    # and one that is left for the end
-    machine.run("mount", "-t", "fuseimg", disk.inside, "/mnt/hand")
+    # and one that is left for the end; that its options are others is nothing to warn of
+    machine.run("mount", "-t", "fuseimg", "-o", "cache=none", disk.inside, "/mnt/hand")
+    assert machine.show(service, "NeedDaemonReload") == "no"
     assert_good_end(machine)
     assert disk.content("/file") == "written"
 
