@@ -5,13 +5,12 @@
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
-#include <stdlib.h>
-#include <string.h>
 #include <sys/eventfd.h>
 
 #include "base/activity.h"
 #include "base/checked.h"
 #include "fuse/crew.h"
+#include "fuse/lookout.h"
 #include "fuse/ops.h"
 
 enum {
@@ -19,10 +18,10 @@ enum {
 	SERVE_KICK_US = 500, /* between two signals to a thread that is to leave */
 };
 
-/* What a thread writes for each request is in no cache line of another's. */
 struct serve_thread {
-	_Alignas(CREW_LINE) struct serve *s;
+	struct serve *s;
 	struct request rq;
+	struct lookout lookout;
 	unsigned i;
 	pthread_t id;
 };
@@ -92,7 +91,11 @@ static int serve_requests(struct serve *s, struct serve_thread *t)
 		ssize_t n;
 
 		serve_idle(rq);
-		crew_wait(&s->crew, t->i, rq->fd);
+		crew_rest(&s->crew, t->i, rq->fd);
+		if (crew_is_alone(&s->crew))
+			lookout_wait(&t->lookout, rq->fd);
+		else
+			lookout_skip(&t->lookout);
 		n = read(rq->fd, rq->buf, SLOT_REQUEST_MAX);
 		if (n <= 0) {
 			r = serve_read_failed(rq, n < 0 ? errno : ENODEV);
@@ -101,9 +104,9 @@ static int serve_requests(struct serve *s, struct serve_thread *t)
 				return r;
 			continue;
 		}
-		crew_take(&s->crew, t->i);
+		crew_take(&s->crew, rq->fd);
 		r = ops_handle(rq, (size_t)n);
-		crew_finish(&s->crew, t->i);
+		crew_finish(&s->crew);
 		if (r < 0)
 			share_log(&s->share, r, UINT64_MAX, "answering a request of type %u",
 				  rq->in ? rq->in->opcode : 0);
@@ -252,19 +255,6 @@ static int serve_start_threads(struct serve *s, const struct serve_options *o, u
 	return r;
 }
 
-/* Zeroed, on the boundaries of its threads. */
-static struct serve *serve_new(unsigned threads)
-{
-	size_t len = sizeof(struct serve) + threads * sizeof(struct serve_thread);
-	struct serve *s = aligned_alloc(CREW_LINE, len);
-
-	if (s) {
-		memset(s, 0, len);
-		s->ended_fd = -1;
-	}
-	return s;
-}
-
 int serve_start(const struct serve_options *o, struct serve **ret, struct diag *diag)
 {
 	unsigned threads = o->config->threads ? o->config->threads : o->n;
@@ -272,15 +262,16 @@ int serve_start(const struct serve_options *o, struct serve **ret, struct diag *
 	int r;
 
 	threads = (unsigned)min_u64(threads, o->n);
-	s = serve_new(threads);
+	s = calloc(1, sizeof(*s) + threads * sizeof(s->threads[0]));
 	if (!s)
 		return diag_errno(diag, -ENOMEM, "serving");
+	s->ended_fd = -1;
 	r = share_init(&s->share, o, diag);
 	if (r < 0) {
 		free(s);
 		return r;
 	}
-	crew_init(&s->crew, threads);
+	crew_init(&s->crew);
 	if (o->n == 0 || o->n != s->share.slots.n)
 		r = diag_set(diag, -EINVAL, "%u connections, but memory for %u requests", o->n,
 			     s->share.slots.n);

@@ -5,7 +5,7 @@
 /*
  * Serving a connection: N threads, each blocked in read(2) on its own cloned fd, each with its own
  * slot. A thread takes a request from start to end, with blocking I/O, and answers on the fd that
- * the request came in on. Which of them do is decided in crew.h.
+ * the request came in on.
  *
  * The session is up before we start (mounted, INIT answered), whether this is its first worker or
  * its tenth: what the last worker left in the slots is replayed first.
