@@ -230,7 +230,7 @@ static int64_t walk_mtime(struct image *img)
 	struct store_stat st;
 	int64_t ns;
 
-	if (walk_stat(img, &st) < 0 ||
+	if (walk_stat(img, &st) != 0 ||
 	    __builtin_mul_overflow((int64_t)st.mtime.tv_sec, walk_second, &ns) ||
 	    __builtin_add_overflow(ns, st.mtime.tv_nsec, &ns))
 		return 0;
