@@ -249,9 +249,9 @@ static int umount_export(struct command *c, const struct mounts *mounts, const c
 	if (watch)
 		return umount_wait(watch, image, c->timeout_ms < 0 ? 0 : now + c->timeout_ms, diag);
 	fprintf(stderr,
-		"fuseimg: unmounted; another user's process served %s, and when it has "
-		"written everything cannot be seen from here\n",
-		path);
+		"fuseimg: unmounted; who served %s is not known (another user's process, or one "
+		"that was just killed), so the last writes to %s may be lost\n",
+		path, image);
 	return 1;
 }
 

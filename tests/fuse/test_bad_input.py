@@ -110,7 +110,10 @@ def test_other_formats(work, target, format):
 def test_wrong_format_stated(work, target):
     image = images.sparse_file(work / "disk.raw", MiB)
     refused(image, target, image, "qcow2", format="qcow2")
-    refused(image, target, "format", "raw", format="raww")
+    # no such format: a mistake in the command line
+    with pytest.raises(MountFailed) as caught:
+        exports.Export(image, target, daemon=True, format="raww")
+    assert caught.value.returncode == 2 and "auto|raw|qcow2" in caught.value.stderr
 
 
 @pytest.mark.core
