@@ -40,6 +40,10 @@ class Installed:
     def other(self):
         self.install("-other" if not self.version else "")
 
+    def executed_by(self, pid):
+        """Whether the process has become the program that is installed now."""
+        return os.path.samefile(f"/proc/{pid}/exe", self.program)
+
 
 @pytest.fixture
 def installed(work, monkeypatch):
@@ -186,7 +190,27 @@ def start_either(stored, installed):
     return False
 
 
-@pytest.mark.limit(400)
+def kill_in_reload(stored, installed, moment, pause, both):
+    """A reload, and kill -9 of the supervisor (both: and of the worker) so long after: before it has become the other
+    program, as the worker, which is stopped, does not come to its end; after that; or whenever it is."""
+    worker = proc.wait_until(lambda: stored.worker, 60, what="a worker")
+    installed.other()
+    stored.log.write_text("")
+    if moment == "before":
+        os.kill(worker, signal.SIGSTOP)
+    os.kill(stored.supervisor, signal.SIGHUP)
+    if moment == "before":
+        proc.wait_until(lambda: "reloading" in stored.log.read_text(), 60, what="the reload")
+    elif moment == "after":
+        proc.wait_until(lambda: installed.executed_by(stored.supervisor), 60, every=0.001, what="the other program")
+        worker = stored.worker
+    time.sleep(pause)
+    stored.kill(*([worker] if both else []))
+    if moment == "before":
+        proc.kill(worker, signal.SIGCONT)
+
+
+@pytest.mark.limit(900)
 @pytest.mark.parametrize("times", [12, pytest.param(100, marks=pytest.mark.long)])
 def test_killed_on_the_way(times, installed, work):
     """kill -9 of the supervisor at any moment of such a reload: one of the two goes on, and nothing is lost."""
@@ -198,27 +222,33 @@ def test_killed_on_the_way(times, installed, work):
                            {"FUSEIMG_CONFIG_DIR": str(work), "FUSEIMG_RUNTIME_DIR": str(work), "FUSEIMG_WORKER": str(installed.worker)},
                            program=installed.program)
     stored.path = target / "disk"
-    rng, turned_back = random.Random(5), 0
+    rng = random.Random(5)
+
+    def duration():
+        begin = time.monotonic()
+        installed.other()
+        stored.reload()
+        return time.monotonic() - begin
 
     def kills(stop):
-        nonlocal turned_back
-        for turn in range(times):
+        took = duration()
+        for turn, moment in zip(range(times), itertools.cycle(("before", "after", "whenever"))):
             if stop.wait(0.1):
                 return turn
-            worker = proc.wait_until(lambda: stored.worker, 20, what="a worker")
-            installed.other()
-            os.kill(stored.supervisor, signal.SIGHUP)
-            time.sleep(rng.uniform(0, 0.3))
-            stored.kill(*([worker] if turn % 2 else []))
-            turned_back += start_either(stored, installed)
+            kill_in_reload(stored, installed, moment, rng.uniform(0, took), turn % 2)
+            said = stored.log.read_text()
+            turned_back = start_either(stored, installed)
+            # the supervisor waits ten seconds for a worker that is stopped
+            assert turned_back or moment != "before" or "does not come to its end" in said, said
+            assert not turned_back or moment != "after", said
         return times
 
     try:
         stored.start()
         (target / "disk").open("r+b").write(random_bytes(1, MiB))
         assert under_fio_verify(stored, work, kills) == times
-        assert 0 < turned_back < times, "the moments were all early, or all late"
-        assert len([name for name in stored.store if name.startswith("slots-")]) == 1, stored.store
+        proc.wait_until(lambda: len([name for name in list(stored.store) if name.startswith("slots-")]) == 1, 30,
+                        what="one request memory in the store")
         stored.stop()
     finally:
         stored.close()

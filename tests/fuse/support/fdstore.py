@@ -41,6 +41,7 @@ class StoredService:
         self.store = {}             # name -> [fd]
         self.said = []              # every message, as text
         self.lock = threading.Lock()
+        self.settled = threading.Event()
         self.process = None
         address = str(work / "notify")
         self.address = address
@@ -61,6 +62,9 @@ class StoredService:
                     fds.frombytes(data)
             if text == b"end":
                 return
+            if text == b"settle":
+                self.settled.set()
+                continue
             with self.lock:
                 self.hear(text.decode(), list(fds))
 
@@ -76,9 +80,22 @@ class StoredService:
         for fd in fds:              # also what BARRIER=1 brings: closing it is the answer
             os.close(fd)
 
+    def tell(self, text):
+        """A message from us to listen()."""
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
+            sender.sendto(text, self.address)
+
+    def settle(self):
+        """Returns when all that the program has said before was heard; systemd, too, hears that before it learns that
+        a process has ended, and starts the next one."""
+        self.settled.clear()
+        self.tell(b"settle")
+        assert self.settled.wait(60), "what keeps the descriptors does not listen"
+
     def start(self):
         """Starts the program with all that is stored, in an order of its own; returns when it is ready."""
         before = self.ready_count()
+        self.settle()
         with self.lock:
             stored = sorted((name, fd) for name, fds in self.store.items() for fd in fds)
         stored.reverse()
@@ -88,12 +105,13 @@ class StoredService:
             self.process = subprocess.Popen([str(word) for word in words], stdin=subprocess.DEVNULL, stdout=log,
                                             stderr=log, pass_fds=[fd for _, fd in stored],
                                             env={**os.environ, "FUSEIMG_WORKER": str(WORKER), "NOTIFY_SOCKET": self.address, **self.environment})
-        proc.wait_until(lambda: self.ready_count() > before or self.process.poll() is not None, 30, what="the start")
+        proc.wait_until(lambda: self.ready_count() > before or self.process.poll() is not None, 60, what="the start")
         assert self.process.poll() is None, self.log.read_text()
         if before == 0:
             # The kernel learns that it need not ask at close(2). Otherwise the child that we fork for the
             # next start would ask, and wait for the program that it is to become.
             os.close(os.open(self.path, os.O_RDONLY))
+        self.settle()
         return self
 
     def ready_count(self):
@@ -121,9 +139,9 @@ class StoredService:
     def reload(self):
         before = self.ready_count()
         os.kill(self.process.pid, signal.SIGHUP)
-        proc.wait_until(lambda: self.ready_count() > before, 30, what="the reload")
+        proc.wait_until(lambda: self.ready_count() > before, 60, what="the reload")
 
-    def stop(self, timeout=30):
+    def stop(self, timeout=60):
         """SIGTERM, and all that an orderly end leaves: nothing."""
         device = mounts.at(self.target).device
         os.kill(self.process.pid, signal.SIGTERM)
@@ -135,7 +153,7 @@ class StoredService:
         assert status == 0, text
         assert "Sanitizer" not in text and "runtime error" not in text, text
         assert mounts.at(self.target) is None
-        proc.wait_until(lambda: not self.store, 5, what="an empty fd store")
+        proc.wait_until(lambda: not self.store, 30, what="an empty fd store")
 
     def drop(self):
         """As systemd does when it gives up on a service."""
@@ -153,9 +171,7 @@ class StoredService:
         while mounts.at(self.target):
             if proc.run("umount", "--lazy", self.target, check=False).returncode != 0:
                 break
-        sender = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        sender.sendto(b"end", self.address)
-        sender.close()
+        self.tell(b"end")
         self.thread.join(5)
         self.socket.close()
 
