@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 
-/* Space that was written to and given up: what is made of it next is as new, also after a power
- * cut. Other proofs hardly meet it, for the reservation has much that is untouched. */
+/* Moments that the lives of the other proofs hardly meet. Space that was written to and given up:
+ * what is made of it next is as new, also after a power cut. A reservation that is smaller than the
+ * one before it, or ends in a new refcount block. A discard that failed and was done. */
 
 #include "judge.h"
 
@@ -9,6 +10,7 @@
 #include <string.h>
 
 #include "base/checked.h"
+#include "format/qcow2.h"
 
 enum {
 	EXTENTS = 4096,
@@ -167,12 +169,108 @@ static void test_unflushed(void **state)
 	scene_done(&scene);
 }
 
+static const struct kind plain = {
+	"plain",
+	"qemu-img create -q -f qcow2 img 1050112",
+	0,
+};
+
+/* What was reserved is given back, and the file cut. It is not as long as before when a part of it
+ * is reserved again: that has to be made durable once more. */
+static void test_trimmed(void **state)
+{
+	struct scene scene;
+	struct trial t;
+	struct qcow2 *q;
+
+	if (!harness_have_qemu())
+		skip();
+	scene_make(&scene, &plain);
+	trial_prepare(&t, &scene, 0);
+	stack_open(&t.stack, false);
+	q = qcow2_of(t.stack.img);
+	q->batch_min = q->batch_max = 256;
+	write_small(&t, 0, GUEST_SECTOR);
+	assert_int_equal(image_idle(t.stack.img), 0);
+	assert_int_equal(image_idle(t.stack.img), 0);
+	q->batch_min = q->batch_max = 16;
+	write_small(&t, 65536, GUEST_SECTOR);
+	judge_all(&t);
+	trial_done(&t);
+	scene_done(&scene);
+}
+
+/* 14 clusters are left in the first refcount block. */
+static const struct kind used_up = {
+	"used up",
+	"qemu-img create -q -f qcow2 -o cluster_size=4k img 11M; "
+	"qemu-io -c 'write -P 5 2700k 8100k' img >/dev/null; ",
+	0,
+};
+
+/* A batch ends in a refcount block that is new, and the next moment the power goes. */
+static void test_new_block(void **state)
+{
+	struct scene scene;
+	struct trial t;
+
+	if (!harness_have_qemu())
+		skip();
+	scene_make(&scene, &used_up);
+	trial_prepare(&t, &scene, 1);
+	stack_open(&t.stack, false);
+	for (uint64_t i = 0; i < 20; i++)
+		write_small(&t, i * 4096, GUEST_SECTOR);
+	judge_all(&t);
+	trial_done(&t);
+	scene_done(&scene);
+}
+
+/* A discard fails though the entries were written. What is written to its place afterwards must not
+ * stand where no entry leads to. */
+static void fail_discard(const struct scene *scene, uint64_t seed)
+{
+	static const struct fault_rule fails = {
+		.ops = FAULT_WRITE, .times = 1, .error = -EIO, .whole = true};
+	struct trial t;
+
+	trial_prepare(&t, scene, seed);
+	stack_open(&t.stack, false);
+	write_small(&t, 0, GUEST_SECTOR);
+	assert_int_equal(work_flush(&t.work), 0);
+	assert_int_equal(store_fault_add(t.stack.disks[0], &fails), 0);
+	guest_ask_write(&t.guest, NULL, 65536, 0);
+	assert_int_equal(image_discard(t.stack.img, 0, 65536), -EIO);
+	guest_answer(&t.guest, 65536, 0, -EIO);
+	guest_observe(&t.guest, t.stack.img);
+	write_small(&t, 1024, GUEST_SECTOR);
+	assert_int_equal(work_close(&t.work), 0);
+	trial_judge_now(&t);
+	trial_done(&t);
+}
+
+static void test_discard_fails(void **state)
+{
+	struct scene scene;
+
+	if (!harness_have_qemu())
+		skip();
+	scene_make(&scene, &plain);
+	fail_discard(&scene, 0); /* the entry says zero, and where */
+	fail_discard(&scene, 1); /* the entry says nothing */
+	scene_done(&scene);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(test_new_tables, harness_setup, harness_teardown),
 		cmocka_unit_test_setup_teardown(test_punched, harness_setup, harness_teardown),
 		cmocka_unit_test_setup_teardown(test_unflushed, harness_setup, harness_teardown),
+		cmocka_unit_test_setup_teardown(test_trimmed, harness_setup, harness_teardown),
+		cmocka_unit_test_setup_teardown(test_new_block, harness_setup, harness_teardown),
+		cmocka_unit_test_setup_teardown(test_discard_fails, harness_setup,
+						harness_teardown),
 	};
 
 	return cmocka_run_group_tests_name("proof/given-up", tests, NULL, NULL);
