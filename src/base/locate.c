@@ -12,6 +12,7 @@
 
 #include "base/checked.h"
 #include "base/cleanup.h"
+#include "base/setting.h"
 
 /*
  * Every file is opened in two steps. O_PATH finds the inode and does nothing to it: no FIFO hangs,
@@ -23,7 +24,7 @@
 /* One search, and how its sentences begin. */
 struct locate {
 	char subject[640];
-	bool writable, direct;
+	struct locate_how how;
 	struct diag *diag;
 };
 
@@ -148,34 +149,37 @@ static int locate_find(const struct locate *l, const char *path, int *ret_fd, ch
 static int locate_cannot_open(const struct locate *l, const char *link, int error)
 {
 	bool denied = error == -EACCES || error == -EPERM;
+	const char *file = l->how.settings;
+	struct setting s;
 	int fd;
 
-	if (l->direct && error == -EINVAL)
+	if (l->how.direct && error == -EINVAL)
 		return diag_set(l->diag, error,
-				"the file system of %s cannot do direct I/O; use direct_io=no",
-				l->subject);
+				"the file system of %s cannot do direct I/O; use %s", l->subject,
+				setting_place(&s, file, "direct_io", "no"));
 	if (error == -EROFS)
-		return diag_set(l->diag, error, "%s is on a read-only file system; use -o ro",
-				l->subject);
+		return diag_set(l->diag, error, "%s is on a read-only file system; use %s",
+				l->subject, setting_place(&s, file, "read_only", "yes"));
 	if (error == -ETXTBSY)
 		return diag_set(l->diag, error, "%s is in use as swap space or as a program",
 				l->subject);
-	if (!denied || !l->writable)
+	if (!denied || !l->how.writable)
 		return diag_errno(l->diag, error, "cannot open %s for reading%s", l->subject,
-				  l->writable ? " and writing" : "");
+				  l->how.writable ? " and writing" : "");
 	fd = open(link, O_RDONLY | O_CLOEXEC | O_NOCTTY);
 	if (fd < 0)
 		return diag_errno(l->diag, error, "cannot open %s even for reading", l->subject);
 	close(fd);
 	return diag_set(l->diag, error,
-			"%s may be read but not written (%s); use -o ro, or change its permissions",
-			l->subject, strerrordesc_np(-error));
+			"%s may be read but not written (%s); change its permissions, or use %s",
+			l->subject, strerrordesc_np(-error),
+			setting_place(&s, file, "read_only", "yes"));
 }
 
 /* The second step: opens for real what fd has found. */
 static int locate_reopen(const struct locate *l, int fd, int *ret_fd)
 {
-	int flags = (l->writable ? O_RDWR : O_RDONLY) | (l->direct ? O_DIRECT : 0);
+	int flags = (l->how.writable ? O_RDWR : O_RDONLY) | (l->how.direct ? O_DIRECT : 0);
 	char link[64];
 	int opened;
 
@@ -189,10 +193,10 @@ static int locate_reopen(const struct locate *l, int fd, int *ret_fd)
 	return 0;
 }
 
-int locate_open_image(const char *path, bool writable, bool direct, int *ret_fd, char **ret_path,
+int locate_open_image(const char *path, const struct locate_how *how, int *ret_fd, char **ret_path,
 		      struct diag *diag)
 {
-	struct locate l = {.writable = writable, .direct = direct, .diag = diag};
+	struct locate l = {.how = *how, .diag = diag};
 	_cleanup_free_ char *real = NULL;
 	_cleanup_close_ int fd = -1;
 	mode_t mode;
@@ -262,27 +266,40 @@ static bool locate_listed(const char *list, const char *real, bool writable, mod
 	return false;
 }
 
-int locate_check_writing(const struct locate_policy *policy, const char *real, mode_t mode,
-			 struct diag *diag)
+/* The list as it is, and one more: BACKING= that would allow it. */
+static const char *locate_allow(struct setting *s, const char *file,
+				const struct locate_policy *policy, const char *more)
 {
 	bool listed = policy->backing == LOCATE_LISTED;
-	struct locate_quoted path, dirs;
+	struct locate_quoted dirs;
+	char value[2 * sizeof(dirs)];
+
+	snprintf(value, sizeof(value), "%s%s%s", listed ? locate_quote(&dirs, policy->dirs) : "",
+		 listed ? ":" : "", more);
+	return setting_place(s, file, "backing", value);
+}
+
+int locate_check_writing(const struct locate_policy *policy, const char *real, mode_t mode,
+			 const char *settings, struct diag *diag)
+{
+	bool listed = policy->backing == LOCATE_LISTED;
+	struct locate_quoted path;
+	struct setting allow, read_only;
 
 	if (listed && locate_listed(policy->dirs, real, true, mode))
 		return 0;
 	locate_quote(&path, real);
 	return diag_set(diag, -EACCES,
-			"%s is only written to where %s is listed; allow it with -o "
-			"backing=%s%s%s, or use -o ro",
+			"%s is only written to where %s is listed; allow it with %s, or use %s",
 			path.text, S_ISBLK(mode) ? "this block device" : "it, or its directory,",
-			listed ? locate_quote(&dirs, policy->dirs) : "", listed ? ":" : "",
-			path.text);
+			locate_allow(&allow, settings, policy, path.text),
+			setting_name(&read_only, settings, "read_only", "yes"));
 }
 
 static int locate_judge_writing(const struct locate *l, const struct locate_policy *policy,
 				const char *real, mode_t mode)
 {
-	int r = locate_check_writing(policy, real, mode, l->diag);
+	int r = locate_check_writing(policy, real, mode, l->how.settings, l->diag);
 
 	if (r < 0)
 		diag_prefix(l->diag, "%s", l->subject);
@@ -294,21 +311,21 @@ static int locate_judge(const struct locate *l, const struct locate_policy *poli
 {
 	bool listed = policy->backing == LOCATE_LISTED;
 	size_t dir_len = (size_t)(strrchr(real, '/') - real);
-	struct locate_quoted path, dir, dirs;
+	struct locate_quoted path, dir;
+	struct setting allow;
 
-	if (l->writable)
+	if (l->how.writable)
 		return locate_judge_writing(l, policy, real, mode);
 	if (listed ? locate_listed(policy->dirs, real, false, mode)
 		   : locate_beside(top, real, mode))
 		return 0;
 	diag_quote(dir.text, sizeof(dir.text), real, max_u64(dir_len, 1));
-	return diag_set(l->diag, -EACCES, "%s is %s, %s; allow it with -o backing=%s%s%s",
-			l->subject, locate_quote(&path, real),
+	return diag_set(l->diag, -EACCES, "%s is %s, %s; allow it with %s", l->subject,
+			locate_quote(&path, real),
 			listed		? "outside the listed directories"
 			: S_ISBLK(mode) ? "a block device, which is opened only where listed"
 					: "outside the directory of the image",
-			listed ? locate_quote(&dirs, policy->dirs) : "", listed ? ":" : "",
-			dir.text);
+			locate_allow(&allow, l->how.settings, policy, dir.text));
 }
 
 /* The plain file name in what an image says, or an error: a protocol is a ':' before any '/'. */
@@ -355,19 +372,20 @@ static void locate_init_named(struct locate *l, const char *parent, const char *
 }
 
 int locate_open_named(const struct locate_policy *policy, const char *top, const char *parent,
-		      const char *name, bool writable, bool direct, int *ret_fd, char **ret_path,
+		      const char *name, const struct locate_how *how, int *ret_fd, char **ret_path,
 		      struct diag *diag)
 {
-	struct locate l = {.writable = writable, .direct = direct, .diag = diag};
+	struct locate l = {.how = *how, .diag = diag};
 	_cleanup_free_ char *path = NULL, *real = NULL;
 	_cleanup_close_ int fd = -1;
+	struct setting none;
 	mode_t mode;
 	int r;
 
 	locate_init_named(&l, parent, name);
 	if (policy->backing == LOCATE_NONE)
-		return diag_set(diag, -EACCES, "%s is not opened: backing=none forbids any",
-				l.subject);
+		return diag_set(diag, -EACCES, "%s is not opened: %s forbids any", l.subject,
+				setting_place(&none, how->settings, "backing", "none"));
 	r = locate_strip(&l, name, &name);
 	if (r < 0)
 		return r;

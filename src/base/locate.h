@@ -29,6 +29,13 @@ struct locate_policy {
 	char *dirs; /* LISTED: absolute directories and files, ':' between them. Owned */
 };
 
+/* How a file is to be opened. */
+struct locate_how {
+	bool writable;
+	bool direct;	      /* O_DIRECT */
+	const char *settings; /* for sentences: the file that they come from, NULL: -o */
+};
+
 /* The words of BACKING=: directory, none, or PATH:PATH (absolute). -EINVAL with a sentence. */
 int locate_policy_parse(const char *s, struct locate_policy *ret, struct diag *diag);
 void locate_policy_done(struct locate_policy *p);
@@ -37,22 +44,23 @@ void locate_policy_done(struct locate_policy *p);
  * Opens the image that a person named: a regular file or a block device, nothing else (a FIFO
  * would hang, a socket cannot be read). fd in *ret_fd; *ret_path its absolute real path (malloc).
  */
-int locate_open_image(const char *path, bool writable, bool direct, int *ret_fd, char **ret_path,
+int locate_open_image(const char *path, const struct locate_how *how, int *ret_fd, char **ret_path,
 		      struct diag *diag);
 
 /*
  * Opens a file that an image names. top: real path of the top image; parent: real path of the file
  * that holds the name. Names with a protocol ("json:", "nbd://...") are refused: only "file:" is
- * understood. Errors: -EACCES outside the policy (the sentence says which option would allow it),
+ * understood. Errors: -EACCES outside the policy (the sentence says which setting would allow it),
  * -EMEDIUMTYPE neither file nor block device, -EOPNOTSUPP a protocol, else open(2)'s.
  */
 int locate_open_named(const struct locate_policy *policy, const char *top, const char *parent,
-		      const char *name, bool writable, bool direct, int *ret_fd, char **ret_path,
+		      const char *name, const struct locate_how *how, int *ret_fd, char **ret_path,
 		      struct diag *diag);
 
 /* Whether a file that an image names, real path and mode, may be written to: 0, or -EACCES with a
- * sentence. locate_open_named() asks it; this is for one that has been open for reading. */
+ * sentence. locate_open_named() asks it; this is for one that has been open for reading. settings:
+ * as in struct locate_how. */
 int locate_check_writing(const struct locate_policy *policy, const char *real, mode_t mode,
-			 struct diag *diag);
+			 const char *settings, struct diag *diag);
 
 #endif

@@ -12,6 +12,7 @@
 
 #include "base/cleanup.h"
 #include "base/io.h"
+#include "base/setting.h"
 
 enum {
 	LOCK_HELD = 100,     /* + bit: I have this permission */
@@ -192,6 +193,7 @@ int lock_image_wait(int fd, const char *path, bool writable, const struct lock_w
 		    struct diag *diag)
 {
 	struct diag own = {0};
+	struct setting without;
 	int r = lock_persist(fd, path, writable, wait, &own);
 
 	if (r == 0)
@@ -201,8 +203,8 @@ int lock_image_wait(int fd, const char *path, bool writable, const struct lock_w
 	if (r == -EINVAL || r == -ENOLCK || r == -ENOSYS)
 		return diag_set(diag, -EOPNOTSUPP,
 				"%s: its file system has no locks; if nobody else uses the image, "
-				"use lock=no",
-				path);
+				"use %s",
+				path, setting_place(&without, wait->settings, "lock", "no"));
 	if (r == -EAGAIN || r == -EACCES)
 		return lock_busy(path, writable, diag);
 	return diag_errno(diag, r, "%s: cannot be locked", path);

@@ -21,6 +21,7 @@
 /* For who has time. */
 struct lock_wait {
 	unsigned seconds;
+	const char *settings; /* for sentences: the file that they come from, NULL: -o */
 	/* Called about ten times a second with the sentence that lock_image() would fail with; a
 	 * negative answer ends the wait with that. May be NULL */
 	int (*waiting)(void *data, const char *why);

@@ -24,8 +24,8 @@ static int opener_open(struct image_opener *opener, const char *parent, enum ima
 	char *path;
 	int fd, r;
 
-	r = locate_open_named(&o->config->backing, o->top, parent, name, writable, false, &fd,
-			      &path, diag);
+	r = locate_open_named(&o->config->backing, o->top, parent, name,
+			      &(struct locate_how){.writable = writable}, &fd, &path, diag);
 	return r < 0 ? r : opener_store(fd, path, ret, diag);
 }
 
@@ -42,7 +42,7 @@ int opener_open_image(const char *path, const struct config *config, struct imag
 	char *real;
 	int fd, r;
 
-	r = locate_open_image(path, false, false, &fd, &real, diag);
+	r = locate_open_image(path, &(struct locate_how){}, &fd, &real, diag);
 	if (r < 0)
 		return r;
 	r = opener_store(fd, real, &store, diag);

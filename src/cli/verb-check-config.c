@@ -56,7 +56,8 @@ static int check_config_image(const struct config *config, const char *path, str
 	_cleanup_close_ int fd = -1;
 	_cleanup_free_ char *image = NULL;
 	/* For reading: who closes a block device that was open for writing wakes udev */
-	int r = locate_open_image(config->image, false, config->direct_io, &fd, &image, diag);
+	const struct locate_how how = {.direct = config->direct_io, .settings = path};
+	int r = locate_open_image(config->image, &how, &fd, &image, diag);
 
 	if (r < 0) {
 		diag_prefix(diag, "%s: IMAGE", path);

@@ -114,7 +114,8 @@ static int check_open(struct run *run, bool writable, struct diag *diag)
 	_cleanup_free_ char *path = NULL;
 	int fd, r;
 
-	r = locate_open_image(run->command->words[0], writable, false, &fd, &path, diag);
+	r = locate_open_image(run->command->words[0], &(struct locate_how){.writable = writable},
+			      &fd, &path, diag);
 	if (r < 0)
 		return r;
 	r = check_lock(run, fd, path, writable, diag);

@@ -72,12 +72,12 @@ static bool serve_is_final(int error)
 int verb_serve(struct command *c, struct diag *diag)
 {
 	const char *name = c->words[0];
-	char path[PATH_MAX], target[PATH_MAX];
+	char path[PATH_MAX] = "", runtime[PATH_MAX], target[PATH_MAX];
 	bool started = supervisor_goes_on();
 	struct supervisor_options options = {
 		.config = &c->config,
 		.name = name,
-		.config_path = path,
+		.settings = path,
 		.target = target,
 		.make_target = true,
 		.argv = c->argv,
@@ -99,6 +99,10 @@ int verb_serve(struct command *c, struct diag *diag)
 		return r;
 	}
 	instance_target(name, target);
+	/* What mount.fuseimg has written down is changed where it was said, in fstab or behind -o
+	 */
+	if (strcmp(path, instance_runtime_file(name, runtime)) == 0)
+		options.settings = NULL;
 	r = supervisor_run(&options, diag);
 	if (!started && serve_is_final(r))
 		c->status = COMMAND_EXIT_CONFIG;

@@ -55,6 +55,7 @@ struct image_options {
 	uint64_t table_cache; /* bytes of each file's tables in memory; 0: FORMAT_TABLE_CACHE */
 	bool again; /* after a process that was killed: image_keep() follows. Only then is flushed
 		       what that one wrote, since whoever hears that it failed must note it */
+	const char *settings; /* for sentences: the file that all this comes from, NULL: -o */
 	struct image_opener *opener; /* NULL: images that name other files are refused */
 };
 

@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "base/checked.h"
+#include "base/setting.h"
 #include "image/core.h"
 
 /* Identities of the files opened so far: a chain that meets one again would never end. Each file of
@@ -101,6 +102,7 @@ int image_format_named(const char *name, const struct store *store, const struct
 static int image_format_top(struct store *store, const struct image_options *options,
 			    const struct format **ret, struct diag *diag)
 {
+	struct setting raw;
 	int r;
 
 	if (options->format && strcmp(options->format, "auto") != 0)
@@ -112,9 +114,10 @@ static int image_format_top(struct store *store, const struct image_options *opt
 		return 0;
 	if (!options->read_only)
 		return diag_set(diag, -EMEDIUMTYPE,
-				"%s: no known image format; if it is a raw disk, say so with "
-				"format=raw, or export it read-only",
-				store->name);
+				"%s: no known image format; if it is a raw disk, say so with %s, "
+				"or export it read-only",
+				store->name,
+				setting_place(&raw, options->settings, "format", "raw"));
 	*ret = format_by_name("raw");
 	return 0;
 }

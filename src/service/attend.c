@@ -345,6 +345,7 @@ int attend_start(struct supervisor *s, struct diag *diag)
 	if (s->mounted && s->reload.phase != RELOAD_TRYING)
 		start.config.partitions = CHANNEL_PARTITIONS_KEEP;
 	snprintf(start.text, sizeof(start.text), "%s", s->image);
+	snprintf(start.parent, sizeof(start.parent), "%s", s->options->settings ?: "");
 	attend_send(s, &start, &s->image_fd, 1);
 	return 0;
 }

@@ -82,11 +82,12 @@ static int files_add(struct files *f, const struct files_request *q, struct diag
 {
 	_cleanup_(files_entry_done) struct files_entry e = {
 		.role = q->role, .writable = q->writable, .fd = -1};
+	const struct locate_how how = {
+		.writable = q->writable, .direct = f->direct, .settings = f->wait.settings};
 	struct files_entry *grown;
 	int r;
 
-	r = locate_open_named(f->policy, f->top, q->parent, q->name, q->writable, f->direct, &e.fd,
-			      &e.path, diag);
+	r = locate_open_named(f->policy, f->top, q->parent, q->name, &how, &e.fd, &e.path, diag);
 	if (r == 0)
 		r = files_check_top(f, &e, diag);
 	if (r == 0 && f->lock)

@@ -69,7 +69,7 @@ static int prepare_check_fixed(const struct config *new, const struct config *ol
 }
 
 /* The files that would be written to with the image were open for reading alone. */
-static int prepare_check_files(const struct state *state, struct diag *diag)
+static int prepare_check_files(const struct state *state, const char *settings, struct diag *diag)
 {
 	for (unsigned i = 0; i < state->n_files; i++) {
 		const struct files_entry *e = &state->files[i];
@@ -80,14 +80,16 @@ static int prepare_check_files(const struct state *state, struct diag *diag)
 			continue;
 		if (stat(e->path, &st) < 0)
 			return diag_errno(diag, -errno, "%s", e->path);
-		r = locate_check_writing(&state->config.backing, e->path, st.st_mode, diag);
+		r = locate_check_writing(&state->config.backing, e->path, st.st_mode, settings,
+					 diag);
 		if (r < 0)
 			return r;
 	}
 	return 0;
 }
 
-static int prepare_check_writable(const struct state *state, int image_fd, struct diag *diag)
+static int prepare_check_writable(const struct state *state, int image_fd, const char *settings,
+				  struct diag *diag)
 {
 	_cleanup_close_ int fd = -1;
 	char link[64];
@@ -96,7 +98,7 @@ static int prepare_check_writable(const struct state *state, int image_fd, struc
 	fd = open(link, O_RDWR | O_CLOEXEC);
 	if (fd < 0)
 		return diag_errno(diag, -errno, "%s cannot be opened for writing", state->image);
-	return prepare_check_files(state, diag);
+	return prepare_check_files(state, settings, diag);
 }
 
 /* Last, since it is the one thing that changes something: nobody may have the disk open for
@@ -112,9 +114,10 @@ static int prepare_make_read_only(const struct state *state, struct diag *diag)
 	return r < 0 ? diag_errno(diag, r, "%s cannot be made read-only", state->target) : 0;
 }
 
-static int prepare_check(const struct config *new, const struct state *state, int image_fd,
-			 struct diag *diag)
+static int prepare_check(const struct supervisor_options *options, const struct state *state,
+			 int image_fd, struct diag *diag)
 {
+	const struct config *new = options->config;
 	bool changes = new->read_only != state->config.read_only;
 	int r = prepare_check_image(new->image, state, image_fd, diag);
 
@@ -124,8 +127,9 @@ static int prepare_check(const struct config *new, const struct state *state, in
 		r = diag_set(diag, -EPERM,
 			     "READ_ONLY= can be changed while it is mounted by root only");
 	if (r == 0 && changes)
-		r = new->read_only ? prepare_make_read_only(state, diag)
-				   : prepare_check_writable(state, image_fd, diag);
+		r = new->read_only
+			    ? prepare_make_read_only(state, diag)
+			    : prepare_check_writable(state, image_fd, options->settings, diag);
 	return r;
 }
 
@@ -136,7 +140,7 @@ int prepare_run(const struct supervisor_options *options, struct handover *h, st
 	int r = state_read(handover_find(h, "state"), &state, diag);
 
 	if (r == 0 && !options->fixed)
-		r = prepare_check(options->config, &state, handover_find(h, "image"), diag);
+		r = prepare_check(options, &state, handover_find(h, "image"), diag);
 	if (r < 0)
 		return r;
 	old = state.config;

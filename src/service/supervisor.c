@@ -121,27 +121,17 @@ static int supervisor_add_signals(struct supervisor *s)
 	return r;
 }
 
-/* A writable export of an image that can only be read is a mistake that only the user can resolve.
- */
 static int supervisor_open_image(struct supervisor *s, struct diag *diag)
 {
-	_cleanup_close_ int probe = -1;
-	_cleanup_free_ char *path = NULL;
-	bool writable = !s->config->read_only;
-	int r;
+	const struct locate_how how = {.writable = !s->config->read_only,
+				       .direct = s->config->direct_io,
+				       .settings = s->options->settings};
 
-	if (writable && s->config->snapshot)
+	if (how.writable && s->config->snapshot)
 		return diag_set(diag, -EROFS,
 				"an internal snapshot can only be read: with -o snapshot= also say "
 				"-o ro");
-	r = locate_open_image(s->config->image, writable, s->config->direct_io, &s->image_fd,
-			      &s->image, diag);
-	if (!writable || (r != -EACCES && r != -EPERM && r != -EROFS))
-		return r;
-	if (locate_open_image(s->config->image, false, false, &probe, &path, NULL) < 0)
-		return r;
-	return diag_errno(
-		diag, r, "%s can be read but not written (-o ro mounts it for reading only)", path);
+	return locate_open_image(s->config->image, &how, &s->image_fd, &s->image, diag);
 }
 
 static unsigned supervisor_threads(const struct config *c)
@@ -227,8 +217,10 @@ static int supervisor_find_program(struct supervisor *s, struct diag *diag)
 /* All that can be checked and opened before there is a worker. */
 static int supervisor_prepare(struct supervisor *s, struct diag *diag)
 {
-	const struct lock_wait wait = {
-		.seconds = s->config->lock_wait, .waiting = supervisor_on_lock_wait, .data = s};
+	const struct lock_wait wait = {.seconds = s->config->lock_wait,
+				       .settings = s->options->settings,
+				       .waiting = supervisor_on_lock_wait,
+				       .data = s};
 	bool cleaned = false;
 	int r;
 

@@ -23,7 +23,7 @@ struct supervisor_options {
 	bool make_target;   /* a directory is made there if there is nothing, and goes with us */
 	/* Of an instance of fuseimg@.service; else NULL */
 	const char *name;
-	const char *config_path; /* where config comes from */
+	const char *settings; /* the file that its user changes config in; NULL: -o */
 	supervisor_ready_fn ready;
 	void *ready_data;
 	/*

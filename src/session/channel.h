@@ -117,11 +117,12 @@ struct channel_msg {
 		struct worker_opened opened;
 		struct session_granted granted; /* SERVE */
 	};
-	char text[CHANNEL_TEXT_MAX];   /* START: the image's name. OPEN: the name wanted. FILE: the
-					  name   for people, or the sentence. FAILED, LOG: the
-					  sentence
-					*/
-	char parent[CHANNEL_TEXT_MAX]; /* OPEN: name of the store that names it */
+	/* START: the image's name. OPEN: the name wanted. FILE: the name for people, or the
+	 * sentence. FAILED, LOG: the sentence */
+	char text[CHANNEL_TEXT_MAX];
+	/* OPEN: name of the store that names it. START: the file that the settings come from, which
+	 * sentences name; "": -o */
+	char parent[CHANNEL_TEXT_MAX];
 };
 
 /* Sends msg with n fds (n may be 0). 0 or -errno; -EPIPE: the other end is gone. */

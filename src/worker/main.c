@@ -24,6 +24,7 @@
 #include "base/checked.h"
 #include "base/rate.h"
 #include "base/selector.h"
+#include "base/setting.h"
 #include "base/thread.h"
 #include "fuse/serve.h"
 #include "image/image.h"
@@ -45,6 +46,7 @@ enum worker_exit {
 
 struct worker {
 	struct worker_config config;
+	char settings[CHANNEL_TEXT_MAX]; /* the file that they come from; "": -o */
 	struct opener opener;
 	struct image *image;
 	struct partition_table *partitions; /* NULL: none, or those that the slots tell of */
@@ -121,6 +123,11 @@ static int worker_expect(enum channel_type type, struct channel_msg *ret, int *f
 	return ret->type == CHANNEL_STOP ? -ECANCELED : -EPROTO;
 }
 
+static const char *worker_settings(const struct worker *w)
+{
+	return w->settings[0] ? w->settings : NULL;
+}
+
 static int worker_open_image(struct worker *w, struct store *store, struct diag *diag)
 {
 	struct image_options options = {
@@ -130,6 +137,7 @@ static int worker_open_image(struct worker *w, struct store *store, struct diag 
 		.discard = w->config.discard,
 		.table_cache = w->config.table_cache,
 		.again = w->config.again,
+		.settings = worker_settings(w),
 		.opener = &w->opener.base,
 	};
 
@@ -157,14 +165,15 @@ static int worker_select_partition(struct worker *w, struct diag *diag)
 static int worker_read_partitions(struct worker *w, struct diag *diag)
 {
 	bool must = w->config.partitions == CHANNEL_PARTITIONS_MUST;
+	struct setting without;
 	int r;
 
 	if (w->config.partitions != CHANNEL_PARTITIONS_READ && !must)
 		return 0;
 	r = partition_read(w->image, &w->partitions, diag);
 	if (r == 0 && must && !w->partitions->kind)
-		r = diag_set(diag, -ENODATA,
-			     "the disk has no partition table (partitions=auto does without)");
+		r = diag_set(diag, -ENODATA, "the disk has no partition table (%s does without)",
+			     setting_place(&without, worker_settings(w), "partitions", "auto"));
 	if (r == 0)
 		r = worker_select_partition(w, diag);
 	if (r < 0 && must)
@@ -220,6 +229,7 @@ static enum worker_exit worker_start(struct worker *w)
 	if (worker_expect(CHANNEL_START, &msg, fds, &n) < 0 || n != 1)
 		return WORKER_EXIT_PROTOCOL;
 	w->config = msg.config;
+	snprintf(w->settings, sizeof(w->settings), "%s", msg.parent);
 	lacks = sandbox_enter(worker_forbidden, &diag);
 	if (lacks < 0)
 		return worker_fail(&diag, WORKER_EXIT_SANDBOX);

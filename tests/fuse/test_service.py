@@ -123,6 +123,50 @@ def test_missing_image(image, manager):
     assert str(image) in service.log.read_text()
 
 
+# What does not go, and what the configuration would have to say for it
+WAYS_OUT = {
+    "raw unstated": ("disk.raw", {}, "say so with FORMAT=raw in {conf}"),
+    "file elsewhere": ("elsewhere.qcow2", {}, "allow it with BACKING={work}/far in {conf}"),
+    "no file at all": ("elsewhere.qcow2", {"backing": "none"}, "BACKING=none in {conf} forbids any"),
+    "data file": ("data.qcow2", {}, "allow it with BACKING={work}/near/data.bin in {conf}, or use READ_ONLY=yes"),
+    "no partitions": ("disk.raw", {"format": "raw", "partitions": "yes"}, "PARTITIONS=auto in {conf} does without"),
+}
+
+
+def make_ways_out(work):
+    """The images above."""
+    near, far = work / "near", work / "far"
+    near.mkdir()
+    far.mkdir()
+    images.create(near / "disk.raw", MiB, format="raw")
+    images.create(far / "base.qcow2", MiB)
+    images.create(near / "elsewhere.qcow2", MiB)
+    proc.run("qemu-img", "rebase", "-q", "-u", "-b", far / "base.qcow2", "-F", "qcow2", near / "elsewhere.qcow2")
+    images.create(near / "data.qcow2", MiB, data_file="data.bin")
+    return near
+
+
+@pytest.mark.parametrize("case", WAYS_OUT)
+def test_names_the_setting_and_its_file(case, work, manager):
+    name, settings, words = WAYS_OUT[case]
+    image = make_ways_out(work) / name
+    conf = manager.configure("disk", image=image, **settings)
+    service = manager.start("disk", ready=False)
+    service.process.wait(10)
+    words = words.format(conf=conf, work=work)
+    assert words in service.log.read_text() and " -o " not in service.log.read_text()
+    service.wait_value("STATUS", lambda status: words in status)
+
+
+def test_names_the_option_where_fstab_gave_it(work, manager):
+    """mount.fuseimg(8) writes down what stands behind -o: that file is nobody's to change."""
+    (manager.runtime / ".conf").mkdir()
+    (manager.runtime / ".conf/disk.conf").write_text(f"IMAGE={make_ways_out(work)}/disk.raw\n")
+    service = manager.start("disk", ready=False)
+    service.process.wait(10)
+    assert "say so with -o format=raw, or" in service.log.read_text()
+
+
 def test_stop_by_sigint_and_unmount(image, manager):
     manager.configure("disk", image=image)
     service = manager.start("disk")

@@ -38,6 +38,8 @@ struct tree {
 	char *real;
 };
 
+static const struct locate_how reading = {}, writing = {.writable = true};
+
 static const char *at(struct tree *t, const char *name)
 {
 	static char paths[4][128]; /* the last few stay good */
@@ -135,7 +137,7 @@ static int named(struct tree *t, const char *backing, const char *name)
 
 	done(t);
 	assert_int_equal(locate_policy_parse(backing, &policy, NULL), 0);
-	return locate_open_named(&policy, top, top, name, false, false, &t->fd, &t->real, &t->diag);
+	return locate_open_named(&policy, top, top, name, &reading, &t->fd, &t->real, &t->diag);
 }
 
 static void assert_opened(struct tree *t, int r, const char *name)
@@ -165,7 +167,8 @@ static void assert_refused(struct tree *t, int r, int error, const char *why)
 static int image(struct tree *t, const char *path, bool writable)
 {
 	done(t);
-	return locate_open_image(path, writable, false, &t->fd, &t->real, &t->diag);
+	return locate_open_image(path, &(struct locate_how){.writable = writable}, &t->fd, &t->real,
+				 &t->diag);
 }
 
 static void test_policy_words(void **state)
@@ -230,7 +233,9 @@ static void test_image_direct(void **state)
 	char *real = NULL;
 	int fd = -1;
 
-	assert_int_equal(locate_open_image(at(t, "a/base.img"), false, true, &fd, &real, &t->diag),
+	assert_int_equal(locate_open_image(at(t, "a/base.img"),
+					   &(struct locate_how){.direct = true}, &fd, &real,
+					   &t->diag),
 			 0);
 	assert_true(fcntl(fd, F_GETFL) & O_DIRECT);
 	close(fd);
@@ -320,15 +325,15 @@ static void test_parent_below_top(void **state)
 	done(t);
 	assert_opened(t,
 		      locate_open_named(&policy, at(t, "a/disk.qcow2"), at(t, "a/sub/deep.img"),
-					"../base.img", false, false, &t->fd, &t->real, &t->diag),
+					"../base.img", &reading, &t->fd, &t->real, &t->diag),
 		      "a/base.img");
 	assert_refused(t,
 		       locate_open_named(&policy, at(t, "a/sub/deep.img"), at(t, "a/disk.qcow2"),
-					 "base.img", false, false, &t->fd, &t->real, &t->diag),
+					 "base.img", &reading, &t->fd, &t->real, &t->diag),
 		       -EACCES, "outside the directory");
 	assert_refused(t,
 		       locate_open_named(&policy, at(t, "a/disk.qcow2"), "deep.img", "base.img",
-					 false, false, &t->fd, &t->real, &t->diag),
+					 &reading, &t->fd, &t->real, &t->diag),
 		       -EINVAL, "cannot resolve");
 }
 
@@ -368,7 +373,7 @@ static int written(struct tree *t, const char *backing, const char *name)
 
 	done(t);
 	assert_int_equal(locate_policy_parse(backing, &policy, NULL), 0);
-	return locate_open_named(&policy, top, top, name, true, false, &t->fd, &t->real, &t->diag);
+	return locate_open_named(&policy, top, top, name, &writing, &t->fd, &t->real, &t->diag);
 }
 
 static void assert_written(struct tree *t, const char *backing, const char *name, const char *real)
@@ -487,7 +492,7 @@ static void test_block_devices(void **state)
 		       "only written to where this block device is listed; allow it with -o "
 		       "backing=/dev:/dev/loop0");
 	assert_refused(t,
-		       locate_open_named(&same, "/dev/loop1", "/dev/loop1", "loop0", false, false,
+		       locate_open_named(&same, "/dev/loop1", "/dev/loop1", "loop0", &reading,
 					 &t->fd, &t->real, &t->diag),
 		       -EACCES,
 		       "a block device, which is opened only where listed; allow it with -o "
@@ -500,8 +505,8 @@ static void test_image_in_the_root(void **state)
 	struct locate_policy same = {.backing = LOCATE_SAME_DIRECTORY};
 
 	assert_refused(t,
-		       locate_open_named(&same, "/disk.qcow2", "/disk.qcow2", "etc/passwd", false,
-					 false, &t->fd, &t->real, &t->diag),
+		       locate_open_named(&same, "/disk.qcow2", "/disk.qcow2", "etc/passwd",
+					 &reading, &t->fd, &t->real, &t->diag),
 		       -EACCES, "outside the directory of the image");
 }
 
@@ -516,7 +521,8 @@ static void test_no_permission(void **state)
 	assert_return_code(seteuid(65534), errno);
 	prctl(PR_SET_DUMPABLE, 1); /* /proc/self is ours again */
 	assert_refused(t, image(t, at(t, "a/base.img"), true), -EACCES,
-		       "may be read but not written (Permission denied); use -o ro");
+		       "may be read but not written (Permission denied); "
+		       "change its permissions, or use -o ro");
 	assert_refused(t, image(t, at(t, "x/base.img"), true), -EACCES, "even for reading");
 	assert_refused(t, image(t, at(t, "x/base.img"), false), -EACCES,
 		       "for reading: Permission denied");
@@ -536,9 +542,11 @@ static void test_file_system_that_cannot(void **state)
 	assert_return_code(mount("none", "/", NULL, MS_REC | MS_PRIVATE, NULL), errno);
 	assert_return_code(mount("ramfs", at(t, "x"), "ramfs", 0, NULL), errno);
 	make_file(t, "x/ram.img");
-	assert_int_equal(locate_open_image(at(t, "x/ram.img"), true, true, &fd, &real, &t->diag),
+	assert_int_equal(locate_open_image(at(t, "x/ram.img"),
+					   &(struct locate_how){.writable = true, .direct = true},
+					   &fd, &real, &t->diag),
 			 -EINVAL);
-	assert_non_null(strstr(t->diag.text, "cannot do direct I/O; use direct_io=no"));
+	assert_non_null(strstr(t->diag.text, "cannot do direct I/O; use -o direct_io=no"));
 	assert_return_code(mount("none", at(t, "x"), NULL, MS_REMOUNT | MS_RDONLY, NULL), errno);
 	assert_refused(t, image(t, at(t, "x/ram.img"), true), -EROFS,
 		       "is on a read-only file system; use -o ro");
