@@ -71,7 +71,8 @@ static int file_write(struct store *s, const void *buf, size_t len, uint64_t off
  * The kernel tells of bytes that it could not write back once, to whoever flushes first, and then
  * forgets them: the next flush succeeds. That first one may be a barrier of some other request, and
  * whoever asks for his bytes must not be told that they are safe. So all later flushes fail too,
- * also those of the process that comes after one that was killed, by file_keep().
+ * also those of the process that comes after one that was killed, by file_keep(); and those that
+ * were under way at that moment, which is why they look once more when they are done.
  */
 static int file_lost(struct file *f, int error)
 {
@@ -89,7 +90,7 @@ static int file_flush(struct store *s)
 	while (lost == 0 && fdatasync(f->fd) < 0)
 		if (errno != EINTR)
 			lost = file_lost(f, -errno);
-	return lost;
+	return lost < 0 ? lost : atomic_load(f->lost);
 }
 
 static void file_keep(struct store *s, atomic_int *lost)
@@ -128,7 +129,7 @@ static int file_write_durable(struct store *s, const void *buf, size_t len, uint
 		iov.iov_len -= (size_t)n;
 		off += (uint64_t)n;
 	}
-	return 0;
+	return atomic_load(f->lost);
 }
 
 static int file_fallocate(struct file *f, int mode, uint64_t off, uint64_t len)

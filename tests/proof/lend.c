@@ -42,7 +42,7 @@ static int lend_flush(struct store *s)
 	r = store_flush(lend->inner);
 	if (r < 0)
 		atomic_store(lend->lost, r);
-	return r;
+	return atomic_load(lend->lost);
 }
 
 static int lend_write_durable(struct store *s, const void *buf, size_t len, uint64_t off)
@@ -57,7 +57,7 @@ static int lend_write_durable(struct store *s, const void *buf, size_t len, uint
 	r = store_write_durable(lend->inner, buf, len, off);
 	if (r < 0)
 		atomic_store(lend->lost, r);
-	return r;
+	return atomic_load(lend->lost);
 }
 
 static int lend_discard(struct store *s, uint64_t off, uint64_t len)

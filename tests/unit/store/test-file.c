@@ -10,6 +10,8 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 #include "base/checked.h"
@@ -330,6 +332,46 @@ static void test_flush_error_stays(void **state)
 	assert_int_equal(store_write_durable(s, "z", 1, 0), -EINVAL);
 }
 
+/* Whose next flush fails while one of another thread's is in the kernel's hands. */
+static struct store *fails_meanwhile;
+
+static void somebody_else_flushes(void)
+{
+	struct store *s = fails_meanwhile;
+
+	fails_meanwhile = NULL;
+	if (s)
+		fail_flush(s);
+}
+
+/* These two stand before the C library's. */
+int fdatasync(int fd)
+{
+	int r = (int)syscall(SYS_fdatasync, fd);
+
+	somebody_else_flushes();
+	return r;
+}
+
+ssize_t pwritev2(int fd, const struct iovec *iov, int n, off_t off, int flags)
+{
+	ssize_t r = syscall(SYS_pwritev2, fd, iov, n, (long)off, 0L, flags);
+
+	somebody_else_flushes();
+	return r;
+}
+
+/* Of two flushes at once the kernel tells one, and it may be the bytes of the other. */
+static void test_flush_error_is_shared(void **state)
+{
+	_cleanup_store_ struct store *s = full_file(HOST_DISK), *t = full_file(HOST_DISK);
+
+	fails_meanwhile = s;
+	assert_int_equal(store_flush(s), -EINVAL);
+	fails_meanwhile = t;
+	assert_int_equal(store_write_durable(t, "x", 1, 0), -EINVAL);
+}
+
 /* ... and by who comes after us. */
 static void test_flush_error_is_kept(void **state)
 {
@@ -379,6 +421,7 @@ int main(void)
 		cmocka_unit_test(test_stat),
 		cmocka_unit_test(test_host_that_cannot),
 		cmocka_unit_test(test_flush_error_stays),
+		cmocka_unit_test(test_flush_error_is_shared),
 		cmocka_unit_test(test_flush_error_is_kept),
 		cmocka_unit_test(test_flush_error_is_kept_late),
 		cmocka_unit_test(test_device),
