@@ -14,6 +14,7 @@
 #include "base/cleanup.h"
 #include "base/io.h"
 #include "base/log.h"
+#include "service/target.h"
 
 /*
  * The child blocks the signals that end it from before it exists, and the supervisor takes them
@@ -110,6 +111,17 @@ static void daemon_reap(pid_t pid)
 		;
 }
 
+/* A child that was killed may have mounted before: nobody will ever serve that. What is alive there
+ * stays. */
+static void daemon_clean(const char *target)
+{
+	_cleanup_free_ char *path = realpath(target, NULL); /* only walks; the mount is not asked */
+	bool cleaned, detached;
+
+	if (path)
+		(void)target_clean(path, &cleaned, &detached, NULL);
+}
+
 /* Waits for the report; 0: none will come. An interrupt is passed on to the child once, whose end
  * is then the answer. */
 static ssize_t daemon_await(pid_t pid, int report_fd, const sigset_t *mask, struct diag *report)
@@ -153,9 +165,11 @@ static int daemon_parent(pid_t pid, int report_fd, const sigset_t *mask, const c
 	if (n == sizeof(report) && report.error == 0)
 		return 0;
 	daemon_reap(pid);
-	if (n != sizeof(report))
+	if (n != sizeof(report)) {
+		daemon_clean(target);
 		return diag_set(diag, -EPROTO, "The process that was to serve %s died at its start",
 				target);
+	}
 	*diag = report;
 	return report.error;
 }

@@ -9,15 +9,18 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mount.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "base/mounts.h"
 #include "cli/daemon.h"
 
 /*
@@ -90,6 +93,17 @@ static void fake_await_term(struct fake_seen *seen)
 	seen->told = sigtimedwait(&set, NULL, &limit) == SIGTERM;
 }
 
+/* A mount whose connection goes with its process. */
+static void fake_mount(const char *target)
+{
+	int fd = open("/dev/fuse", O_RDWR | O_CLOEXEC);
+	char words[64];
+
+	snprintf(words, sizeof(words), "fd=%d,rootmode=40000,user_id=0,group_id=0", fd);
+	if (fd < 0 || mount("image", target, MOUNTS_OURS, MS_NOSUID | MS_NODEV, words) < 0)
+		_exit(1);
+}
+
 int supervisor_run(const struct supervisor_options *options, struct diag *diag)
 {
 	struct fake_seen seen = fake_look();
@@ -98,6 +112,10 @@ int supervisor_run(const struct supervisor_options *options, struct diag *diag)
 
 	if (strcmp(options->target, "/dies") == 0)
 		_exit(9);
+	if (strncmp(options->target, "/tmp/", 5) == 0) {
+		fake_mount(options->target);
+		_exit(9);
+	}
 	if (strcmp(options->target, "/refused") == 0) {
 		diag_set(&refused, -ENOENT, "no image");
 		options->ready(options->ready_data, -ENOENT, &refused);
@@ -194,6 +212,24 @@ static void test_a_death_is_noticed(void **state)
 	assert_int_equal(waitpid(-1, NULL, WNOHANG), -1);
 }
 
+/* From here on the process has a mount namespace of its own. */
+static void test_a_death_leaves_no_mount(void **state)
+{
+	_cleanup_(mounts_done) struct mounts m = {};
+	char target[] = "/tmp/test-daemon-XXXXXX";
+	struct diag diag = {};
+
+	if (geteuid() != 0 || access("/dev/fuse", R_OK | W_OK) < 0 || unshare(CLONE_NEWNS) < 0)
+		skip();
+	assert_return_code(mount("none", "/", NULL, MS_REC | MS_PRIVATE, NULL), errno);
+	assert_non_null(mkdtemp(target));
+	assert_int_equal(start(target, &diag), -EPROTO);
+	assert_non_null(strstr(diag.text, "died at its start"));
+	assert_return_code(mounts_read(&m), 0);
+	assert_null(mounts_at(&m, target));
+	assert_return_code(rmdir(target), errno);
+}
+
 static void test_an_interrupt_ends_the_child(void **state)
 {
 	struct sigevent event = {.sigev_notify = SIGEV_SIGNAL, .sigev_signo = SIGINT};
@@ -218,6 +254,7 @@ int main(void)
 		cmocka_unit_test(test_descriptors_of_the_caller_are_left),
 		cmocka_unit_test(test_the_sentence_of_a_failure_comes_back),
 		cmocka_unit_test(test_a_death_is_noticed),
+		cmocka_unit_test(test_a_death_leaves_no_mount),
 		cmocka_unit_test(test_an_interrupt_ends_the_child),
 	};
 
