@@ -3,7 +3,6 @@
 #include "fuse/windows.h"
 
 #include <stdarg.h>
-#include <string.h>
 #include <syslog.h>
 
 int share_init(struct share *share, const struct serve_options *options, struct diag *diag)
@@ -39,15 +38,12 @@ void share_log(struct share *share, int error, uint64_t off, const char *fmt, ..
 {
 	char text[DIAG_MAX];
 	va_list ap;
-	size_t n;
 
 	if (!share->log)
 		return;
 	va_start(ap, fmt);
 	vsnprintf(text, sizeof(text), fmt, ap);
 	va_end(ap);
-	n = strlen(text);
-	snprintf(text + n, sizeof(text) - n, ": %s", strerrordesc_np(-error) ?: "?");
 	share->log(share->log_data, LOG_ERR, error, off, text);
 }
 

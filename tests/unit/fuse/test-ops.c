@@ -165,11 +165,14 @@ static void test_failure_is_told(void **state)
 	assert_int_equal(ops_failed_at(&rig->rq, -EUCLEAN, 4096, 512, "reading"), -EIO);
 	assert_int_equal(rig->log_error, -EUCLEAN);
 	assert_int_equal(rig->log_off, 4096);
-	assert_string_equal(rig->log_text, "reading 512 bytes: Structure needs cleaning");
+	assert_string_equal(rig->log_text, "reading 512 bytes");
+	image_damaged(rig->image, "a table is torn");
+	assert_int_equal(ops_failed_at(&rig->rq, -EUCLEAN, 4096, 512, "reading"), -EIO);
+	assert_string_equal(rig->log_text, "a table is torn: reading 512 bytes");
 	assert_int_equal(ops_failed(&rig->rq, -ENOSPC), -ENOSPC);
 	assert_int_equal(ops_failed(&rig->rq, -EINVAL), -EIO);
 	slots_sum(&rig->share.slots, &sum);
-	assert_int_equal(sum.errors, 3);
+	assert_int_equal(sum.errors, 4);
 }
 
 /* --- replay --- */
