@@ -100,5 +100,4 @@ def pytest_runtest_makereport():
     report = outcome.get_result()
     if report.failed:
         for one in machine.live:
-            report.sections.append((f"console of {one.name}", "\n".join(one.console_text().splitlines()[-60:])))
-            report.sections.append((f"journal of {one.name}", one.last_words()))
+            report.sections += one.last_words()

@@ -25,6 +25,9 @@ CMDLINE = ["root=/dev/vda", "rw", "console=ttyS0", "nokaslr", "mitigations=off",
 # Not "max": a CPU with less makes the kernel load and test less. Without cx16, since QEMU 7.2's cmpxchg16b can leave
 # flags that are none, and a kernel of Debian 13 ends with a double fault.
 CPU = "qemu64,+rdrand,-svm,-cx16"
+# One thread runs both CPUs in turn: with a thread for each, QEMU before 8.1 may keep a translation of code that the
+# other CPU has just patched. The kernel, which patches itself, then meets a breakpoint that it has taken away, and dies.
+ACCELERATOR = "tcg,thread=single"
 BOOT_LIMIT, END_LIMIT = 300, 180
 
 
@@ -100,7 +103,7 @@ class Machine:
                  "-drive", f"file={self.disk.address},format=raw,if=virtio"]
         # it ends with us in any case; and at a reboot, for in a QEMU that was reset Linux takes three times as long
         return ["setpriv", "--pdeathsig", "KILL", "--", "qemu-system-x86_64", "-no-reboot",
-                "-accel", "tcg,thread=multi", "-cpu", CPU, "-smp", "2", "-m", "1024",
+                "-accel", ACCELERATOR, "-cpu", CPU, "-smp", "2", "-m", "1024",
                 "-nodefaults", "-no-user-config", "-display", "none", "-device", "virtio-rng-pci",
                 "-kernel", self.system.kernel, "-initrd", self.system.initrd, "-append", " ".join(CMDLINE),
                 *console, *ports, *disks]
@@ -167,6 +170,8 @@ class Machine:
         if self.alive:
             self.process.kill()
             self.process.wait(20)
+        # also one that has ended by itself
+        if self in live:
             self.after_the_end()
         shutil.rmtree(self.run_dir, ignore_errors=True)
         self.root.unlink(missing_ok=True)
@@ -211,9 +216,15 @@ class Machine:
                             f"{directory}/journal").stdout
 
     def last_words(self):
-        """Of one that is alive, if it still answers."""
+        """For the report of a test that failed: from the end of its console, and its journal if it still answers."""
+        # what is reported may be that there is none
+        console = self.console_text() if self.console.exists() else ""
+        return [(f"console of {self.name}", "\n".join(console.splitlines()[-60:])),
+                (f"journal of {self.name}", self.journal_now())]
+
+    def journal_now(self):
         if not self.alive:
-            return "(off)"
+            return f"QEMU has ended with {self.process.returncode}: {self.process.stderr.read().decode()}"
         try:
             return self.run("journalctl --no-pager --boot --lines=100 -o short-monotonic; systemctl list-jobs", 30)
         except (AssertionError, OSError) as error:
