@@ -3,7 +3,10 @@
 
 To kill QEMU takes from its guest what was in the guest's memory, but nothing that a disk of QEMU's was given: that is
 in the host's page cache. So this disk is a server of ours (NBD, fixed newstyle). It notes what each sector held when it
-was last flushed, and at a power cut some of those that were written since, by chance, hold that again."""
+was last flushed, and at a power cut some of those that were written since, by chance, hold that again.
+
+What disks write whole or not at all is 4096 bytes, also where they can be told to write 512. File systems rely on more
+than 512: the superblock of ext4 has 1024, with its checksum at the end, and is read before the journal is."""
 
 import contextlib
 import os
@@ -14,7 +17,7 @@ import tempfile
 import threading
 from pathlib import Path
 
-SECTOR = 512
+SECTOR = 4096
 # https://github.com/NetworkBlockDevice/nbd/blob/master/doc/proto.md
 OPT_EXPORT_NAME, OPT_GO = 1, 7
 REP_ACK, REP_INFO, REP_ERR_UNSUP = 1, 3, 1 << 31 | 1
@@ -101,14 +104,14 @@ class Disk:
         return True
 
     def write(self, off, data, durable):
-        old = os.pread(self.file, len(data), off)
+        sectors = range(off // SECTOR, -(-(off + len(data)) // SECTOR))
+        for sector in sectors:
+            if sector not in self.undo:
+                self.undo[sector] = os.pread(self.file, SECTOR, sector * SECTOR)
         os.pwrite(self.file, data, off)
-        for at in range(0, len(data), SECTOR):
-            sector = (off + at) // SECTOR
-            if durable:
-                self.undo.pop(sector, None)
-            else:
-                self.undo.setdefault(sector, old[at:at + SECTOR])
+        if durable:
+            for sector in sectors:
+                del self.undo[sector]
 
 
 def option_reply(option, kind, data=b""):
