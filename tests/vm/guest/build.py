@@ -116,7 +116,7 @@ def customise(directory):
         link(directory / "etc/systemd/system" / unit, "/dev/null")
     for name in MASKED_GENERATORS:
         link(directory / f"etc/systemd/system-generators/systemd-{name}-generator", "/dev/null")
-    for path in ("var/log/journal", "var/lib/images"):
+    for path in ("var/log/journal", "var/lib/images", "etc/sysctl.d"):
         (directory / path).mkdir(parents=True)
 
 
