@@ -132,8 +132,8 @@ int ops_failed_at(struct request *rq, int error, uint64_t off, uint64_t len, con
 {
 	const char *damage = error == -EUCLEAN ? image_damage(rq->share->image) : NULL;
 
-	share_log(rq->share, error, off, "%s%s%s %llu bytes", damage ?: "", damage ? ": " : "", what,
-		  (unsigned long long)len);
+	share_log(rq->share, error, off, "%s%s%s %llu bytes", damage ?: "", damage ? ": " : "",
+		  what, (unsigned long long)len);
 	return ops_failed(rq, error);
 }
 

@@ -26,8 +26,8 @@ struct share {
 int share_init(struct share *share, const struct serve_options *options, struct diag *diag);
 void share_done(struct share *share);
 
-/* Tells the journal that an operation on the image failed. The supervisor adds where (off, unless it
- * is UINT64_MAX) and the words for error. */
+/* Tells the journal that an operation on the image failed. The supervisor adds where (off, unless
+ * it is UINT64_MAX) and the words for error. */
 void share_log(struct share *share, int error, uint64_t off, const char *fmt, ...)
 	__attribute__((format(printf, 4, 5)));
 
