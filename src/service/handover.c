@@ -186,7 +186,7 @@ int handover_store(const struct notify *n, const char *name, int fd, unsigned *p
 	return r;
 }
 
-void handover_unstore(const struct notify *n, const char *name)
+void handover_unstore(struct notify *n, const char *name)
 {
 	notify_state(n, "FDSTOREREMOVE=1\nFDNAME=%s", name);
 }

@@ -64,7 +64,7 @@ int handover_exec(const struct handover *h, const char *program, char *const arg
 #define HANDOVER_PATIENCE 100
 int handover_store(const struct notify *n, const char *name, int fd, unsigned *patience);
 /* Takes all of that name out of it. */
-void handover_unstore(const struct notify *n, const char *name);
+void handover_unstore(struct notify *n, const char *name);
 /* Returns when systemd has seen all of that, or does not look. */
 void handover_settle(const struct notify *n);
 

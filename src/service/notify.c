@@ -68,6 +68,7 @@ void notify_init(struct notify *n)
 
 	n->fd = name ? notify_connect(name) : -1;
 	n->watchdog_us = n->fd >= 0 ? notify_watchdog() : 0;
+	n->deaf = false;
 }
 
 void notify_done(struct notify *n)
@@ -102,17 +103,39 @@ int notify_send_fds(const struct notify *n, const int *fds, size_t n_fds, const 
 	return sendmsg(n->fd, &hdr, MSG_NOSIGNAL) < 0 ? -errno : 0;
 }
 
-static int notify_vsend(const struct notify *n, const char *fmt, va_list ap)
-	__attribute__((format(printf, 2, 0)));
-static int notify_vsend(const struct notify *n, const char *fmt, va_list ap)
+/*
+ * systemd (252 and 257, tried) takes a message apart by rules in which a backslash quotes what
+ * follows it. A single one is lost, and where the message ends with one all of it is thrown away,
+ * READY=1 too. So each goes twice, also those of "\xNN".
+ */
+static void notify_escape(char dst[NOTIFY_TEXT_MAX], const char *src)
 {
-	char text[NOTIFY_TEXT_MAX];
+	size_t o = 0;
 
-	vsnprintf(text, sizeof(text), fmt, ap);
-	return notify_send_fds(n, NULL, 0, text);
+	for (; *src && o + 3 <= NOTIFY_TEXT_MAX; src++) {
+		if (*src == '\\')
+			dst[o++] = '\\';
+		dst[o++] = *src;
+	}
+	dst[o] = '\0';
 }
 
-int notify_send(const struct notify *n, const char *fmt, ...)
+static int notify_vsend(struct notify *n, const char *fmt, va_list ap)
+	__attribute__((format(printf, 2, 0)));
+static int notify_vsend(struct notify *n, const char *fmt, va_list ap)
+{
+	char text[NOTIFY_TEXT_MAX], escaped[NOTIFY_TEXT_MAX];
+	int r;
+
+	vsnprintf(text, sizeof(text), fmt, ap);
+	notify_escape(escaped, text);
+	r = notify_send_fds(n, NULL, 0, escaped);
+	if (r == 0)
+		n->deaf = false;
+	return r;
+}
+
+int notify_send(struct notify *n, const char *fmt, ...)
 {
 	va_list ap;
 	int r;
@@ -123,7 +146,7 @@ int notify_send(const struct notify *n, const char *fmt, ...)
 	return r;
 }
 
-int notify_state(const struct notify *n, const char *fmt, ...)
+int notify_state(struct notify *n, const char *fmt, ...)
 {
 	struct pollfd p = {.fd = n->fd, .events = POLLOUT};
 	va_list ap;
@@ -132,10 +155,12 @@ int notify_state(const struct notify *n, const char *fmt, ...)
 	va_start(ap, fmt);
 	r = notify_vsend(n, fmt, ap);
 	va_end(ap);
-	if (r != -EAGAIN)
+	if (r != -EAGAIN || n->deaf)
 		return r;
-	if (poll(&p, 1, NOTIFY_PATIENCE_MS) != 1)
+	if (poll(&p, 1, NOTIFY_PATIENCE_MS) != 1) {
+		n->deaf = true;
 		return r;
+	}
 	va_start(ap, fmt);
 	r = notify_vsend(n, fmt, ap);
 	va_end(ap);

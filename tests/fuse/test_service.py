@@ -25,6 +25,17 @@ def image(work):
     return images.create(work / "disk.qcow2", 8 * MiB)
 
 
+@pytest.mark.parametrize("name", ["back\\slash", "a\\x2db", "end\\"])
+def test_backslashes_in_the_status(name, work, manager):
+    """systemd would lose one that stands alone, and the whole message with one at its end."""
+    manager.configure("disk", image=images.create(work / name, MiB))
+    service = manager.start("disk")
+    assert service.status.startswith(f"{name} (")
+    service.stop()
+    manager.configure("disk", image=work / f"none/{name}")
+    manager.start("disk", ready=False).wait_value("STATUS", lambda status: status.startswith(f"{work}/none/{name}"))
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_serve(name, image, manager):
     manager.configure(name, image=image)

@@ -33,6 +33,7 @@ def test_names(name, machine, export):
                     what=f"{exported.mount_unit} after {exported.unit}")
     assert "umount.target" in machine.related(exported.mount_unit, "Conflicts")
     assert "local-fs.target" not in machine.related(exported.mount_unit, "Before")
+    assert exported.status.startswith(f"{exported.image.name} (")
     exported.systemctl("stop")
     exported.check(file_system=False)
 

@@ -2,6 +2,7 @@
 """`fuseimg serve` as a service manager runs it: what it tells its NOTIFY_SOCKET is received here."""
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -67,6 +68,9 @@ class Service:
             text = self.socket.recv(65536).decode()
             if text == "END":
                 return
+            # as systemd does: a backslash quotes what follows it
+            assert not re.sub(r"\\.", "", text, flags=re.DOTALL).endswith("\\"), text
+            text = re.sub(r"\\(.)", r"\1", text, flags=re.DOTALL)
             self.messages.append((time.monotonic(), dict(line.split("=", 1) for line in text.splitlines())))
 
     def values(self, key):

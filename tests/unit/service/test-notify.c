@@ -140,9 +140,37 @@ static void test_full_queue(void **state)
 	for (int i = 0; r == 0 && i < 100000; i++)
 		r = notify_send(&n, "STATUS=%d", i);
 	assert_int_equal(r, -EAGAIN);
+	assert_false(n.deaf);
 	assert_int_equal(notify_state(&n, "READY=1"), -EAGAIN);
+	assert_true(n.deaf); /* the next ones do not wait: this would take a quarter of an hour */
+	for (int i = 0; i < 1000; i++)
+		assert_int_equal(notify_state(&n, "READY=1"), -EAGAIN);
 	expect(fd, "STATUS=0");
 	assert_int_equal(notify_state(&n, "READY=1"), 0);
+	assert_false(n.deaf);
+}
+
+/* What the manager undoes; a pair is never cut in two. */
+static void test_backslashes(void **state)
+{
+	_cleanup_(notify_done) struct notify n;
+	_cleanup_close_ int fd = -1;
+	char name[64], many[8192], buf[8192];
+	ssize_t len;
+
+	snprintf(name, sizeof(name), "@fuseimg-test-backslashes-%d", getpid());
+	fd = manager(name);
+	notify_init(&n);
+	assert_int_equal(notify_state(&n, "READY=1\nSTATUS=%s\nX=y", "a\\x2db\\"), 0);
+	expect(fd, "READY=1\nSTATUS=a\\\\x2db\\\\\nX=y");
+	memset(many, '\\', sizeof(many) - 1);
+	many[sizeof(many) - 1] = '\0';
+	for (int odd = 0; odd < 2; odd++) {
+		assert_int_equal(notify_send(&n, odd ? "x%s" : "%s", many), 0);
+		len = read(fd, buf, sizeof(buf));
+		assert_in_range(len, 4000, 4096); /* systemd takes no more */
+		assert_int_equal((len - odd) % 2, 0);
+	}
 }
 
 static void test_barrier(void **state)
@@ -204,7 +232,8 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_nobody_listens), cmocka_unit_test(test_both_kinds_of_address),
 		cmocka_unit_test(test_descriptors),    cmocka_unit_test(test_full_queue),
-		cmocka_unit_test(test_barrier),	       cmocka_unit_test(test_watchdog),
+		cmocka_unit_test(test_backslashes),    cmocka_unit_test(test_barrier),
+		cmocka_unit_test(test_watchdog),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
