@@ -109,13 +109,26 @@ static int check_lock(struct run *run, int fd, const char *path, bool writable, 
 	return 0;
 }
 
+/* A repair is of no use without writing: the sentence for an export says how to do without. */
+static int check_open_image(const char *word, bool writable, int *ret_fd, char **ret_path,
+			    struct diag *diag)
+{
+	int fd, r = locate_open_image(word, &(struct locate_how){.writable = writable}, ret_fd,
+				      ret_path, diag);
+
+	if (!writable || (r != -EROFS && r != -EACCES && r != -EPERM) ||
+	    locate_open_image(word, &(struct locate_how){}, &fd, ret_path, NULL) < 0)
+		return r;
+	close(fd);
+	return diag_errno(diag, r, "%s can be read, and checked, but not written", *ret_path);
+}
+
 static int check_open(struct run *run, bool writable, struct diag *diag)
 {
 	_cleanup_free_ char *path = NULL;
 	int fd, r;
 
-	r = locate_open_image(run->command->words[0], &(struct locate_how){.writable = writable},
-			      &fd, &path, diag);
+	r = check_open_image(run->command->words[0], writable, &fd, &path, diag);
 	if (r < 0)
 		return r;
 	r = check_lock(run, fd, path, writable, diag);

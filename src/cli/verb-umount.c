@@ -177,8 +177,24 @@ static bool umount_is_stale(const char *path)
 	return statfs(path, &fs) < 0 && errno == ENOTCONN;
 }
 
+/* What is also mounted at another place goes on when e has gone: a bind mount. */
+static int umount_refuse_wait(const struct mounts_entry *e, struct diag *diag)
+{
+	_cleanup_(mounts_done) struct mounts mounts = {};
+	const struct mounts_entry *other;
+
+	if (mounts_read(&mounts) < 0)
+		return 0;
+	other = mounts_of(&mounts, e->dev, e->source);
+	if (!other)
+		return 0;
+	return diag_set(diag, -EBUSY,
+			"%s is unmounted, but the same export also stands at %s: fuseimg umount %s",
+			e->point, other->point, other->point);
+}
+
 /* Until all is on stable storage; deadline 0: however long that takes. */
-static int umount_wait(struct registry_watch *w, const char *image, int64_t deadline,
+static int umount_wait(struct registry_watch *w, const struct mounts_entry *e, int64_t deadline,
 		       struct diag *diag)
 {
 	int left = deadline ? (int)(deadline - umount_now_ms()) : -1;
@@ -190,9 +206,13 @@ static int umount_wait(struct registry_watch *w, const char *image, int64_t dead
 	r = registry_wait(w, left < 0 || left > UMOUNT_QUIET_MS ? UMOUNT_QUIET_MS : left, diag);
 	if (r != -ETIME)
 		return r;
+	r = umount_refuse_wait(e, diag);
+	if (r < 0)
+		return r;
+	r = -ETIME;
 	if (left < 0 || left > UMOUNT_QUIET_MS) {
 		if (tell)
-			fprintf(stderr, "Unmounted. Writing what is left to %s ...", image);
+			fprintf(stderr, "Unmounted. Writing what is left to %s ...", e->source);
 		r = registry_wait(w, left < 0 ? -1 : left - UMOUNT_QUIET_MS, diag);
 		if (tell)
 			fprintf(stderr, r < 0 ? "\n" : " done\n");
@@ -200,8 +220,8 @@ static int umount_wait(struct registry_watch *w, const char *image, int64_t dead
 	if (r == -ETIME)
 		return diag_set(diag, r,
 				"Unmounted, but not all is on stable storage yet: the process that "
-				"serves %s goes on writing",
-				image);
+				"serves %s goes on writing, or another mount namespace uses it",
+				e->source);
 	return r;
 }
 
@@ -229,10 +249,11 @@ static int umount_watch_moved(const struct mounts *mounts, const char *image,
 }
 
 /* 0: all is on stable storage. 1: the mount is gone, but that much cannot be said (it was here). */
-static int umount_export(struct command *c, const struct mounts *mounts, const char *path,
-			 const char *image, struct diag *diag)
+static int umount_export(struct command *c, const struct mounts *mounts,
+			 const struct mounts_entry *e, struct diag *diag)
 {
 	_cleanup_(registry_watch_freep) struct registry_watch *watch = NULL;
+	const char *path = e->point, *image = e->source;
 	int64_t now = umount_now_ms();
 	int r = registry_watch(path, &watch, diag);
 
@@ -247,7 +268,7 @@ static int umount_export(struct command *c, const struct mounts *mounts, const c
 	if (r < 0)
 		return r;
 	if (watch)
-		return umount_wait(watch, image, c->timeout_ms < 0 ? 0 : now + c->timeout_ms, diag);
+		return umount_wait(watch, e, c->timeout_ms < 0 ? 0 : now + c->timeout_ms, diag);
 	fprintf(stderr,
 		"fuseimg: unmounted; who served %s is not known (another user's process, or one "
 		"that was just killed), so the last writes to %s may be lost\n",
@@ -273,7 +294,7 @@ int verb_umount(struct command *c, struct diag *diag)
 	e = mounts_at(&mounts, path);
 	if (!e || strcmp(e->type, MOUNTS_OURS) != 0)
 		return umount_refuse(&mounts, e, path, diag);
-	r = umount_export(c, &mounts, path, e->source, diag);
+	r = umount_export(c, &mounts, e, diag);
 	if (r == 0 && (c->verbose || output_is_terminal())) {
 		output_name(path);
 		puts(" is unmounted, everything is on stable storage");

@@ -371,6 +371,18 @@ def test_errors(image, work):
 
 
 @pytest.mark.limit(120)
+def test_repair_of_what_cannot_be_written(work):
+    place = work / "place"
+    place.mkdir()
+    with loop.small_file_system(place, "8m"):
+        image = images.create(place / "disk.qcow2", MiB)
+        proc.run("mount", "-o", "remount,ro", place)
+        check(image, status=CLEAN)
+        done = fuseimg("check", "--repair", image, check=False)
+    assert done.returncode == FAILED
+    assert f"{image} can be read, and checked, but not written: Read-only file system" in done.stderr
+
+
 def test_large_disk(work):
     """1 TiB, all of it mapped: its references are counted in 64 MiB, with progress on the terminal."""
     image = images.create(work / "disk.img", 1 << 40, preallocation="metadata")

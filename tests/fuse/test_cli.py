@@ -282,6 +282,20 @@ def test_umount_timeout(work, mount):
     export.umount()
 
 
+def test_umount_of_one_place_of_two(work, mount):
+    """A bind mount keeps the export: that is said, and nothing is waited for."""
+    export = mount(images.create(work / "disk.img", MiB))
+    other = work / "other"
+    (other.mkdir if export.target.is_dir() else other.touch)()
+    proc.run("mount", "--bind", export.target, other)
+    try:
+        done = fuseimg("umount", export.target, check=False)
+        assert done.returncode == 1 and f"also stands at {other}: fuseimg umount {other}" in done.stderr, done.stderr
+    finally:
+        done = fuseimg("umount", other, check=False)
+    assert done.returncode == 0, done.stderr
+
+
 def test_umount_says_what_it_was_given(work, mount):
     """The image or the disk inside instead of the target: the right word is in the message."""
     target = work / "directory"
