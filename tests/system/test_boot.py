@@ -6,23 +6,27 @@ import time
 
 import pytest
 
-from box import journal
+from box import journal, layers
 from box import machine as box_machine
-from support import images, proc
+from support import images, proc, tables
 from support.content import MiB
 
 pytestmark = pytest.mark.limit(150)
 
 
 class Disk:
-    """A qcow2 with ext4 in it, in /srv of the machines."""
+    """A qcow2 with ext4 in it, in /srv of the machines; in a partition where it does not start at 0 (MiB)."""
 
-    def __init__(self, srv, name):
-        self.path, self.inside = srv / f"{name}.qcow2", f"/srv/{name}.qcow2"
+    def __init__(self, srv, name, start=0):
+        self.path, self.inside, self.offset = srv / f"{name}.qcow2", f"/srv/{name}.qcow2", start * MiB
         flat = srv / f"{name}.flat"
+        flat.parent.mkdir(exist_ok=True)
         with flat.open("wb") as file:
             file.truncate(32 * MiB)
-        proc.run("mkfs.ext4", "-q", "-F", "-E", "lazy_itable_init=0", flat)
+        size = f"{32 - 2 * start}M"
+        if start:
+            tables.write(flat, f"label: gpt\nstart={start}M, size={size}\n")
+        proc.run("mkfs.ext4", "-q", "-F", "-E", f"offset={self.offset},lazy_itable_init=0", flat, size)
         proc.run("qemu-img", "convert", "-O", "qcow2", flat, self.path)
         flat.unlink()
 
@@ -31,8 +35,9 @@ class Disk:
         images.check(self.path, leaks=None)
         flat = self.path.with_suffix(".raw")
         images.to_raw(self.path, flat)
-        proc.run("e2fsck", "-fn", flat)
-        return proc.run("debugfs", "-R", f"cat {name}", flat).stdout
+        inside = f"{flat}?offset={self.offset}"
+        proc.run("e2fsck", "-fn", inside)
+        return proc.run("debugfs", "-R", f"cat {name}", inside).stdout
 
 
 # There is nobody at the console, and without this systemd would try again and again
@@ -68,11 +73,11 @@ def assert_good(said, forgiven=()):
     assert "I/O error" not in said and "Transport endpoint" not in said
 
 
-def assert_good_end(machine, limit=15, forgiven=(), verb="poweroff"):
-    took = machine.poweroff(verb=verb)
+def assert_good_end(machine, forgiven=(), verb="poweroff"):
+    """Within what poweroff() waits, which is less than systemd waits for an export that it has to kill."""
+    machine.poweroff(verb=verb)
     said = machine.journal_of_the_dead()
     assert_good(said, forgiven)
-    assert took < limit
     return said
 
 
@@ -259,9 +264,8 @@ def test_required_and_missing(boot):
     prepare(machine)
     machine.write("/etc/systemd/system/emergency.service.d/test.conf", SHELL_OF_NOBODY)
     configure(machine, "needed", IMAGE="/srv/missing.qcow2", MOUNT="/mnt/needed", NOFAIL="no")
-    begin = time.monotonic()
+    # soon: a boot is waited for for a minute, a device that is missing for a minute and a half
     machine.restart()
-    assert time.monotonic() - begin < 40
     assert machine.run("systemctl", "is-system-running", check=False).stdout.strip() == "maintenance"
     assert machine.show("local-fs.target", "ActiveState") == "inactive"
     said = machine.journal("--boot")
@@ -332,6 +336,43 @@ named /mnt/named fuseimg defaults 0 0
         assert disk.content("/file") == "written"
 
 
+def recipe(title):
+    """One of mount.fuseimg(8), as it stands there."""
+    page = (layers.TREE / "man/mount.fuseimg.8.scd").read_text(encoding="utf-8")
+    return page.split(f"\n## {title}\n")[1].split("```\n")[1]
+
+
+def test_recipes(boot):
+    """Those that say more than the lines above."""
+    machine = boot()
+    prepare(machine)
+    disk, alice = Disk(machine.srv, "images/disk", start=1), Disk(machine.srv, "images/alice")
+    archive = Disk(machine.srv, "archive/2024")
+    before = archive.path.read_bytes()
+    configure(machine, "disk", IMAGE=disk.inside, AUTOSTART="no")
+    machine.write("/etc/systemd/system/srv-data.mount", recipe("A .mount unit"))
+    machine.write("/etc/systemd/system/srv-data.automount", recipe("An .automount unit"))
+    machine.write("/etc/fstab", recipe("A home directory in an image, no part of which reaches the swap") +
+                  recipe("A read-only archive"))
+    machine.systemctl("enable", "srv-data.automount")
+    machine.restart()
+
+    # boot waits for what others need, although it may fail; not so for the archive
+    assert kind(machine, "/home/alice") == ["ext4"]
+    assert "home-alice.mount" in machine.related("systemd-user-sessions.service", "After")
+    machine.wait_state("srv-archive-2024.mount", "active")
+    assert machine.run("touch", "/srv/archive/2024/file", check=False).returncode != 0
+    assert kind(machine, "/srv/data") == ["autofs"] and machine.show("fuseimg@disk.service", "ActiveState") == "inactive"
+    for where in ("/srv/data", "/home/alice"):
+        write(machine, f"{where}/file")
+    assert kind(machine, "/srv/data") == ["autofs", "ext4"]
+    said = assert_good_end(machine)
+    assert_order(said, "Unmounted srv-data.mount", "Stopped fuseimg@disk.service")
+    for one in (disk, alice):
+        assert one.content("/file") == "written"
+    assert archive.path.read_bytes() == before
+
+
 def test_mount_by_hand(boot):
     """mount(8) finds the helper, and umount(8) the other one; between them the supervisor dies."""
     machine = boot()
@@ -386,7 +427,7 @@ def test_what_systemd_does_not_end(boot):
     device = machine.say("losetup", "--find", "--show", "/run/fuseimg/bare/disk")
     machine.run("sh", "-c", f"printf written | dd of={device} bs=1M seek=31 status=none")
     machine.run("sh", "-ec", LATE)
-    said = assert_good_end(machine, verb=None, limit=30, forgiven=["Failed unmounting run-fuseimg-", "mnt-churn"])
+    said = assert_good_end(machine, verb=None, forgiven=["Failed unmounting run-fuseimg-", "mnt-churn"])
     assert "/mnt/late (/dev/loop" in said and f"{device}: detached" in said
     assert disk.content("/file") == "written"
     flat = bare.path.with_suffix(".raw")
