@@ -3,6 +3,7 @@
 
 from guest.images import Image, judge_disk
 from guest.look import complaints
+from guest.machine import LIMIT
 
 DATA = Image("data", parted=True)
 CONFIGURATION = """IMAGE=/var/lib/images/data.qcow2
@@ -25,7 +26,7 @@ class Session:
         with self.path.open("a", encoding="utf-8") as file:
             print(text, file=file)
 
-    def type(self, command, timeout=60):
+    def type(self, command, timeout=LIMIT):
         said = self.machine.run(command, timeout)
         self.note(f"# {command}\n{said}".rstrip("\n"))
         return said
@@ -34,7 +35,7 @@ class Session:
 def test_readme(boot, artifacts):
     machine = boot(DATA, installed=False)
     session = Session(machine, artifacts / "session")
-    session.type("apt-get install -y ./fuseimg_*.deb", 240)
+    session.type("apt-get install -y ./fuseimg_*.deb", 5 * LIMIT)
     session.type("fuseimg info /var/lib/images/data.qcow2")
     session.type(f"cat >/etc/fuseimg/data.conf <<EOF\n{CONFIGURATION}EOF")
     session.note("# systemctl reboot")

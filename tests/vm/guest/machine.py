@@ -28,7 +28,8 @@ CPU = "qemu64,+rdrand,-svm,-cx16"
 # One thread runs both CPUs in turn: with a thread for each, QEMU before 8.1 may keep a translation of code that the
 # other CPU has just patched. The kernel, which patches itself, then meets a breakpoint that it has taken away, and dies.
 ACCELERATOR = "tcg,thread=single"
-BOOT_LIMIT, END_LIMIT = 300, 180
+# None of them is about how fast something is: what exceeds them hangs
+BOOT_LIMIT, END_LIMIT, LIMIT = 900, 600, 180
 
 
 class Port:
@@ -178,7 +179,7 @@ class Machine:
 
     # commands
 
-    def run(self, command, timeout=60, check=True):
+    def run(self, command, timeout=LIMIT, check=True):
         """By its shell. What it said, on both outputs."""
         self.number += 1
         after = len(self.agent.lines)
@@ -190,7 +191,7 @@ class Machine:
         assert not check or status == "0", f"{command}\nended with {status}\n{output}"
         return output
 
-    def wait_for(self, command, timeout=60):
+    def wait_for(self, command, timeout=LIMIT):
         """Until it succeeds."""
         return self.run(f"n=0; until {command}; do n=$((n + 1)); [ $n -lt {timeout * 5} ] || exit 1; sleep 0.2; done",
                         timeout + 60)

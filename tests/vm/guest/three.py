@@ -2,6 +2,7 @@
 """Three images that a machine mounts at boot, by our configuration: plain, on first use, and a partition."""
 
 from guest.images import Image
+from guest.machine import LIMIT
 
 PLAIN, LAZY, PARTED = Image("plain"), Image("lazy", format="raw"), Image("parted", parted=True)
 ALL = (PLAIN, LAZY, PARTED)
@@ -41,7 +42,7 @@ class Writer:
         machine.run(f"systemd-run --quiet --unit=writer --property='RequiresMountsFor={self.directories}' -- "
                     f"python3 /usr/local/lib/writer.py write {self.directories}")
 
-    def wait_progress(self, timeout=60):
+    def wait_progress(self, timeout=LIMIT):
         """Five more writes in each file system, from here on."""
         before = told(self.machine.witness.lines)
         for image in ALL:
