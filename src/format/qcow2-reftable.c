@@ -6,6 +6,9 @@
  * A new block counts itself: it stands in the first of the clusters that it counts, which is free
  * because nothing counted it so far. It is complete on stable storage before the table names it.
  *
+ * Clusters in a row that are more than a block counts stand behind several blocks, which count each
+ * other: these are named in their order, and one that is on stable storage never lacks another.
+ *
  * A new table is placed behind all that the old one can count, where everything is free for the
  * same reason, behind the blocks that count these blocks and the table itself. All of it is on
  * stable storage before the header names it; only then the old table's clusters are given back.
@@ -19,7 +22,8 @@
 #include "base/endian.h"
 #include "format/qcow2.h"
 
-#define QCOW2_NEW_BLOCKS_BYTES MIB(1) /* written at once, ahead of one flush; or a single block */
+#define QCOW2_NEW_BLOCKS_BYTES MIB(1)  /* written at once, ahead of one flush; or a single block */
+enum { QCOW2_SECTOR_WORDS = 512 / 8 }; /* of a table, that a power cut leaves old or new */
 
 static uint64_t qcow2_reftable_clusters(struct qcow2 *q) REQUIRES(q->refcount_lock)
 {
@@ -439,19 +443,44 @@ static uint64_t qcow2_reftable_end(struct qcow2 *q) REQUIRES(q->refcount_lock)
 	return end;
 }
 
+/* The same for blocks that stand side by side and count each other: a sector of the table at a
+ * time, each durable before the next. */
+static int qcow2_reftable_name_row(struct qcow2 *q, uint64_t index, const struct qcow2_growth *g)
+	REQUIRES(q->refcount_lock)
+{
+	static const uint64_t none[QCOW2_SECTOR_WORDS];
+	uint64_t n;
+	int r = 0;
+
+	for (uint64_t i = 0; r == 0 && i < g->n_blocks; i += n) {
+		n = min_u64(g->n_blocks - i, QCOW2_SECTOR_WORDS - (index + i) % QCOW2_SECTOR_WORDS);
+		r = qcow2_reftable_name_blocks(q, index + i, n, (g->first + i) << q->cluster_bits,
+					       q->cluster_size);
+		/* Unless the disk surely names none of them, they cannot be free again */
+		if (r < 0 && store_write(q->img->store, none, n * sizeof(*none),
+					 q->reftable_offset + (index + i) * sizeof(*none)) < 0)
+			q->reftable_lost = true;
+		if (r == 0)
+			r = store_flush(q->img->store);
+	}
+	return r;
+}
+
 int qcow2_reftable_claim_row(struct qcow2 *q, uint64_t n, struct qcow2_run *ret)
 {
 	struct qcow2_growth g;
 	uint64_t index;
 	int r;
 
+	if (q->reftable_lost)
+		return -EIO;
 	for (;;) {
 		index = qcow2_reftable_end(q);
 		r = qcow2_growth_place(q, index << qcow2_block_bits(q), n, &g);
 		if (r < 0 || index + g.n_blocks <= q->reftable_entries)
 			break;
 		/* Its own blocks go behind the table: look again */
-		r = q->reftable_lost ? -EIO : qcow2_reftable_grow(q);
+		r = qcow2_reftable_grow(q);
 		if (r < 0)
 			break;
 	}
@@ -462,8 +491,7 @@ int qcow2_reftable_claim_row(struct qcow2 *q, uint64_t n, struct qcow2_run *ret)
 	if (r == 0)
 		r = store_flush(q->img->store);
 	if (r == 0)
-		r = qcow2_reftable_name_blocks(q, index, g.n_blocks, g.first << q->cluster_bits,
-					       q->cluster_size);
+		r = qcow2_reftable_name_row(q, index, &g);
 	if (r == 0)
 		*ret = (struct qcow2_run){.first = g.first + g.n_blocks, .n = n};
 	return r;

@@ -267,7 +267,7 @@ int qcow2_reftable_load(struct qcow2 *q, struct diag *diag) EXCLUDES(q->refcount
 int qcow2_reftable_add_blocks(struct qcow2 *q, uint64_t index, uint64_t clusters)
 	REQUIRES(q->refcount_lock);
 /* n clusters in a row, however few of them a block counts: behind all that is counted so far, and
- * behind the blocks for themselves. Durable but for the entries that name the blocks. */
+ * behind the blocks for themselves. Durable when it returns. */
 int qcow2_reftable_claim_row(struct qcow2 *q, uint64_t n, struct qcow2_run *ret)
 	REQUIRES(q->refcount_lock);
 /* A larger table. Durable when it returns. */

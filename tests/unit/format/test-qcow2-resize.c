@@ -14,7 +14,18 @@
 #include "base/checked.h"
 #include "base/cleanup.h"
 #include "base/io.h"
+#include "format/qcow2.h"
+#include "store/fault.h"
 #include "store/journal.h"
+
+/* Where the refcount table stands. */
+static uint64_t reftable(struct disk *d, uint64_t *ret_end) NO_THREAD_SAFETY_ANALYSIS
+{
+	struct qcow2 *q = qcow2_of(&d->img);
+
+	*ret_end = q->reftable_offset + q->reftable_entries * 8;
+	return q->reftable_offset;
+}
 
 static void resize_both(struct disk *d, const char *raw, uint64_t size)
 {
@@ -161,6 +172,90 @@ static void test_l1_long_power_cuts(void **state)
 	}
 }
 
+/* Opens what a cut leaves that loses single sectors. There is no corruption. */
+static void cut_torn(struct disk *d, struct journal *j, size_t k, uint64_t seed)
+{
+	struct check check = {.repair = CHECK_ONLY};
+	struct diag diag = {0};
+	struct store *store;
+
+	assert_int_equal(journal_cut(j, 0, k, JOURNAL_TORN, seed, &store), 0);
+	assert_int_equal(disk_open_store(d, store, "qcow2", false, &diag), 0);
+	assert_int_equal(d->img.format->check(&d->img, &check, &diag), 0);
+	assert_int_equal(check.corruptions, 0);
+}
+
+/* So many blocks that they are named in several sectors of the refcount table, and count each
+ * other: any of these may be all that a power cut leaves. */
+static void test_l1_long_torn(void **state)
+{
+	_cleanup_journal_ struct journal *j = journal_new();
+	uint64_t table, end;
+	struct disk d;
+	int cuts = 0;
+
+	if (!harness_have_qemu())
+		skip();
+	sh("qemu-img create -q -f qcow2 -o cluster_size=512,refcount_bits=64 img 1M");
+	power_open(&d, j);
+	assert_int_equal(disk_resize(&d, GIB(20)), 0);
+	table = reftable(&d, &end);
+	disk_close(&d);
+	for (size_t k = 1; k <= journal_length(j); k++) {
+		const struct journal_record *rec = journal_at(j, k - 1);
+
+		if (rec->kind != JOURNAL_WRITE || rec->off <= table || rec->off >= end)
+			continue;
+		for (uint64_t seed = 0; seed < 8; seed++, cuts++) {
+			cut_torn(&d, j, k, seed);
+			disk_close(&d);
+		}
+	}
+	assert_true(cuts > 0);
+}
+
+/* The table's entries cannot be written, and perhaps were: blocks that they name are not made
+ * something else. */
+static void name_fails(uint64_t times)
+{
+	struct fault_rule fails = {
+		.ops = FAULT_WRITE, .times = times, .error = -EIO, .whole = true};
+	static char buf[40000];
+	struct diag diag = {0};
+	struct store *store;
+	struct qcow2 *q;
+	struct disk d;
+	uint64_t end;
+
+	store_load("img", &store);
+	assert_int_equal(store_fault_new(store, &store), 0);
+	assert_int_equal(disk_open_store(&d, store, "qcow2", true, &diag), 0);
+	fails.off = reftable(&d, &end);
+	fails.len = end - fails.off;
+	assert_int_equal(store_fault_add(store, &fails), 0);
+	assert_int_equal(disk_resize(&d, MIB(300)), -EIO);
+	assert_int_equal(store_fault_failures(store), times);
+	assert_int_equal(disk_resize(&d, MIB(300)), times > 1 ? -EIO : 0);
+	/* No more than a block at a time */
+	q = qcow2_of(&d.img);
+	q->batch_min = q->batch_max = 4;
+	memset(buf, 0x11, sizeof(buf));
+	assert_int_equal(disk_write(&d, buf, sizeof(buf), 0), times > 1 ? -EIO : 0);
+	assert_int_equal(disk_flush(&d), 0);
+	store_dump(store, "after");
+	disk_close(&d);
+	assert_check("after", true);
+}
+
+static void test_l1_long_fails(void **state)
+{
+	if (!harness_have_qemu())
+		skip();
+	sh("qemu-img create -q -f qcow2 -o cluster_size=512,refcount_bits=64 img 1M");
+	name_fails(1);
+	name_fails(2);
+}
+
 /* Bytes of the backing image behind the old end never show. */
 static void test_longer_backing(void **state)
 {
@@ -266,6 +361,9 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_l1_moves, harness_setup, harness_teardown),
 		cmocka_unit_test_setup_teardown(test_l1_long, harness_setup, harness_teardown),
 		cmocka_unit_test_setup_teardown(test_l1_long_power_cuts, harness_setup,
+						harness_teardown),
+		cmocka_unit_test_setup_teardown(test_l1_long_torn, harness_setup, harness_teardown),
+		cmocka_unit_test_setup_teardown(test_l1_long_fails, harness_setup,
 						harness_teardown),
 		cmocka_unit_test_setup_teardown(test_longer_backing, harness_setup,
 						harness_teardown),
