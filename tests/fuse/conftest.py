@@ -38,6 +38,8 @@ MARK = f"fuseimg-{os.getpid()}-"
 
 
 def pytest_sessionstart(session):
+    if os.geteuid() == 0:
+        mounts.begin_namespace()
     session.config.watchdog = Watchdog(MARK)
 
 

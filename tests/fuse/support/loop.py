@@ -10,12 +10,16 @@ from support.proc import run, wait_until
 
 def ensure_nodes():
     """A container or a machine without udev has no nodes for loop devices; losetup does not make them."""
-    if not os.path.exists("/dev/loop-control"):
-        os.mknod("/dev/loop-control", 0o600 | 0o020000, os.makedev(10, 237))
-    number = int(run("losetup", "--find", check=False).stdout.strip().removeprefix("/dev/loop") or 0)
-    node = f"/dev/loop{number}"
-    if not os.path.exists(node):
-        os.mknod(node, 0o600 | 0o060000, os.makedev(7, number))
+    make_node("/dev/loop-control", 0o020000, os.makedev(10, 237))
+    free = int(run("losetup", "--find", check=False).stdout.strip().removeprefix("/dev/loop") or 0)
+    # others may take the next ones meanwhile
+    for number in range(free, free + 8):
+        make_node(f"/dev/loop{number}", 0o060000, os.makedev(7, number))
+
+
+def make_node(path, kind, number):
+    with contextlib.suppress(FileExistsError):
+        os.mknod(path, 0o600 | kind, number)
 
 
 @contextlib.contextmanager
@@ -30,11 +34,20 @@ def device(path, *options):
 
 
 def detach(name):
-    run("losetup", "--detach", name, check=False)
     number = name.removeprefix("/dev/loop")
     backing = Path(f"/sys/block/loop{number}/loop/backing_file")
-    # detaching is lazy while somebody (blkid, udev) still looks at it
-    wait_until(lambda: not backing.exists(), 10, what=f"the end of {name}")
+    ours = content(backing)
+    run("losetup", "--detach", name, check=False)
+    # detaching is lazy while somebody (blkid, udev) still looks at it; then it may be somebody else's at once
+    wait_until(lambda: ours is None or content(backing) != ours, 10, what=f"the end of {name}")
+
+
+def content(path):
+    """What a file of sysfs says, or None."""
+    try:
+        return path.read_text()
+    except OSError:
+        return None
 
 
 @contextlib.contextmanager

@@ -8,7 +8,7 @@ import stat
 from dataclasses import dataclass
 from pathlib import Path
 
-from support.proc import run
+from support.proc import run, wait_until
 
 NAME = "fuseimg-test"
 
@@ -27,8 +27,10 @@ def make(directory):
     try:
         entry = pwd.getpwnam(NAME)
     except KeyError:
-        run("useradd", "--system", "--no-create-home", "--home-dir", "/nonexistent", "--shell",
-            shutil.which("nologin") or "/usr/sbin/nologin", NAME)
+        # another run may make it at the same time
+        done = run("useradd", "--system", "--no-create-home", "--home-dir", "/nonexistent", "--shell",
+                   shutil.which("nologin") or "/usr/sbin/nologin", NAME, check=False)
+        wait_until(lambda: NAME in (known.pw_name for known in pwd.getpwall()), what=f"the user {NAME} ({done.stderr})")
         entry = pwd.getpwnam(NAME)
     user = User(NAME, entry.pw_uid, entry.pw_gid, Path(directory) / "home", Path(directory) / "runtime")
     for path in (user.home, user.runtime):
