@@ -104,14 +104,19 @@ static bool lock_process_has(const char *pid, const char *path, bool locked)
 	return found;
 }
 
-/* " (PID 123, qemu-system-x86)" for the first other process that has the file open, or "". */
+/*
+ * " (PID 123, qemu-system-x86)" for the first other process that has the file open, or "". A
+ * service manager only keeps it for one of its services (FileDescriptorStoreMax=): nobody is to
+ * stop that, so it is named where nobody else has the file.
+ */
 static void lock_find_holder(const char *path, bool locked, char *dst, size_t dst_size)
 {
 	DIR *proc = opendir("/proc");
 	struct dirent *e;
+	bool found = false;
 
 	dst[0] = '\0';
-	while (proc && !dst[0] && (e = readdir(proc))) {
+	while (proc && !found && (e = readdir(proc))) {
 		_cleanup_free_ char *comm = NULL;
 		char name[64], quoted[64];
 
@@ -122,8 +127,10 @@ static void lock_find_holder(const char *path, bool locked, char *dst, size_t ds
 		if (io_read_file(AT_FDCWD, name, 4096, &comm, NULL) < 0)
 			continue;
 		comm[strcspn(comm, "\n")] = '\0';
-		snprintf(dst, dst_size, " (PID %.16s, %s)", e->d_name,
-			 diag_quote(quoted, sizeof(quoted), comm, strlen(comm)));
+		found = strcmp(comm, "systemd") != 0;
+		if (found || !dst[0])
+			snprintf(dst, dst_size, " (PID %.16s, %s)", e->d_name,
+				 diag_quote(quoted, sizeof(quoted), comm, strlen(comm)));
 	}
 	if (proc)
 		closedir(proc);

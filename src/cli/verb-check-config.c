@@ -79,6 +79,9 @@ int verb_check_config(struct command *c, struct diag *diag)
 
 	if (r == 0)
 		r = config_file_read(path, &config, diag);
+	if (r == -ENOENT && !strchr(c->words[0], '/'))
+		diag_set(diag, r,
+			 "%s: there is no such file; one elsewhere is named with a / in it", path);
 	if (r < 0) {
 		c->status = COMMAND_EXIT_CONFIG;
 		return r;

@@ -201,6 +201,10 @@ def test_check_config(image, manager):
     manager.configure("my disk", image=image.parent / "gone")
     done = manager.fuseimg("check-config", "my disk", check=False)
     assert done.returncode == 1 and str(image.parent / "gone") in done.stderr
+    for word, words in (("my disk.conf", "my disk.conf.conf: there is no such file; one elsewhere"),
+                        ("./none.conf", "./none.conf: No such file")):
+        done = manager.fuseimg("check-config", word, check=False)
+        assert done.returncode == 2 and words in done.stderr
 
 
 def stop_process(pid):

@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -227,6 +228,53 @@ static void test_moves(void **state)
 	close(to);
 }
 
+/* Holds on to what it has inherited until `to` is closed. */
+static pid_t keeper(const char *name, const int from[2], const int to[2])
+{
+	pid_t pid = fork();
+	char c;
+
+	if (pid == 0) {
+		close(to[1]);
+		prctl(PR_SET_NAME, name);
+		_exit(write(from[1], "x", 1) != 1 || read(to[0], &c, 1));
+	}
+	assert_int_equal(read(from[0], &c, 1), 1);
+	return pid;
+}
+
+static void assert_held_by(pid_t pid)
+{
+	int fd = open(path, O_RDWR);
+	char name[32];
+
+	assert_int_equal(lock_image(fd, path, false, &diag), -EBUSY);
+	snprintf(name, sizeof(name), "(PID %d,", pid);
+	assert_non_null(strstr(diag.text, name));
+	close(fd);
+}
+
+/* systemd has all files of a service in store; whoever uses them is the one to be stopped. */
+static void test_service_manager_is_not_accused(void **state)
+{
+	int from[2], to[2], of_holder[2], a = open(path, O_RDWR);
+	pid_t manager, holder;
+
+	assert_int_equal(lock_image(a, path, true, NULL), 0);
+	assert_int_equal(pipe(from), 0);
+	assert_int_equal(pipe(to), 0);
+	manager = keeper("systemd", from, to);
+	assert_int_equal(pipe(of_holder), 0);
+	holder = keeper("holder", from, of_holder);
+	close(a);
+	assert_held_by(holder);
+	close(of_holder[1]);
+	assert_int_equal(waitpid(holder, NULL, 0), holder);
+	assert_held_by(manager);
+	close(to[1]);
+	assert_int_equal(waitpid(manager, NULL, 0), manager);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -238,6 +286,7 @@ int main(void)
 		cmocka_unit_test(test_waits),
 		cmocka_unit_test(test_wait_ends),
 		cmocka_unit_test(test_names_the_one_with_the_lock),
+		cmocka_unit_test(test_service_manager_is_not_accused),
 	};
 
 	return cmocka_run_group_tests_name("lock", tests, group_setup, group_teardown);
