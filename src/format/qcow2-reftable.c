@@ -443,12 +443,26 @@ static uint64_t qcow2_reftable_end(struct qcow2 *q) REQUIRES(q->refcount_lock)
 	return end;
 }
 
+/* After a write that failed, and may have been done: unless the disk surely names none of the n
+ * blocks, they cannot be free again. */
+static void qcow2_reftable_unname(struct qcow2 *q, uint64_t index, uint64_t n)
+	REQUIRES(q->refcount_lock)
+{
+	static const uint64_t none[QCOW2_SECTOR_WORDS];
+	int r = store_write(q->img->store, none, n * sizeof(*none),
+			    q->reftable_offset + index * sizeof(*none));
+
+	if (r == 0)
+		r = store_flush(q->img->store);
+	if (r < 0)
+		q->reftable_lost = true;
+}
+
 /* The same for blocks that stand side by side and count each other: a sector of the table at a
  * time, each durable before the next. */
 static int qcow2_reftable_name_row(struct qcow2 *q, uint64_t index, const struct qcow2_growth *g)
 	REQUIRES(q->refcount_lock)
 {
-	static const uint64_t none[QCOW2_SECTOR_WORDS];
 	uint64_t n;
 	int r = 0;
 
@@ -456,11 +470,9 @@ static int qcow2_reftable_name_row(struct qcow2 *q, uint64_t index, const struct
 		n = min_u64(g->n_blocks - i, QCOW2_SECTOR_WORDS - (index + i) % QCOW2_SECTOR_WORDS);
 		r = qcow2_reftable_name_blocks(q, index + i, n, (g->first + i) << q->cluster_bits,
 					       q->cluster_size);
-		/* Unless the disk surely names none of them, they cannot be free again */
-		if (r < 0 && store_write(q->img->store, none, n * sizeof(*none),
-					 q->reftable_offset + (index + i) * sizeof(*none)) < 0)
-			q->reftable_lost = true;
-		if (r == 0)
+		if (r < 0)
+			qcow2_reftable_unname(q, index + i, n);
+		else
 			r = store_flush(q->img->store);
 	}
 	return r;
