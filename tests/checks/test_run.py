@@ -2,7 +2,6 @@
 """tests/run itself, on a tree whose stages do next to nothing: what runs beside what, what is said, how it ends."""
 
 import os
-import shutil
 import signal
 import subprocess
 import time
@@ -105,8 +104,6 @@ class Tree:
 
 @pytest.fixture
 def tree(tmp_path):
-    if shutil.which("env") is None:
-        pytest.skip("needs env")
     return Tree(tmp_path / "tree")
 
 
