@@ -122,6 +122,21 @@ def test_a_wrong_configuration_changes_nothing_at_a_reload(machine, export):
     exported.systemctl("stop")
 
 
+def test_another_image_takes_a_restart(machine, export):
+    """A configuration that is good, but not for this mount: the man page has where to look."""
+    exported, other = export(machine, "kept"), export(machine, "other", size=8 * MiB)
+    exported.start()
+    processes = exported.processes()
+    exported.configure(IMAGE=f"/srv/{other.image.name}")
+    exported.systemctl("reload")
+    refused = f"reload failed, everything stays as it was: IMAGE=/srv/{other.image.name} is not the file that is mounted"
+    proc.wait_until(lambda: refused in exported.status, 20, every=0.1, what=f"{refused} in the status")
+    assert exported.active == "active" and exported.processes() == processes
+    exported.systemctl("restart")
+    assert machine.say("stat", "--format=%s", exported.disk) == str(8 * MiB)
+    exported.systemctl("stop")
+
+
 def test_an_image_that_is_none(machine, export):
     """Tried once, since the next try would say the same; nothing is left behind."""
     exported = export(machine, "broken")
