@@ -45,6 +45,30 @@ void qcow2_change_remember(struct qcow2 *q, const struct qcow2_change *c)
 	rwlock_unwrite(&q->map_lock);
 }
 
+bool qcow2_link_untouched(int error)
+{
+	return error == -ENOSPC || error == -EDQUOT || error == -EFBIG || error == -EROFS;
+}
+
+/* Are the entries on disk those in memory still? A write that was cut short has reached some. */
+static bool qcow2_change_missed(struct qcow2 *q, const struct qcow2_change *c)
+{
+	uint64_t disk[QCOW2_PIECE_WORDS];
+	const uint64_t *words;
+	bool missed;
+
+	if (store_read_full(q->img->store, disk, c->n_words * sizeof(*disk),
+			    c->slice + c->word * sizeof(*disk)) < 0)
+		return false;
+	rwlock_read(&q->map_lock);
+	words = qcow2_cache_find(q, c->slice);
+	missed = words;
+	for (size_t i = 0; missed && i < c->n_words; i++)
+		missed = be64_get(&disk[i]) == words[c->word + i];
+	rwlock_unread(&q->map_lock);
+	return missed;
+}
+
 int qcow2_change_write(struct qcow2 *q, const struct qcow2_change *c)
 {
 	uint64_t disk[QCOW2_PIECE_WORDS];
@@ -58,6 +82,8 @@ int qcow2_change_write(struct qcow2 *q, const struct qcow2_change *c)
 			c->slice + c->word * sizeof(*disk));
 	if (r == 0)
 		qcow2_change_remember(q, c);
+	else if (qcow2_link_untouched(r) && !qcow2_change_missed(q, c))
+		r = -EIO;
 	atomic_fetch_add(&q->table_seq, 1);
 	return r;
 }
@@ -117,11 +143,6 @@ static int qcow2_link_entries(struct qcow2 *q, const struct extent *ext, struct 
 	}
 	*ret_n = n;
 	return 0;
-}
-
-bool qcow2_link_untouched(int error)
-{
-	return error == -ENOSPC || error == -EDQUOT || error == -EFBIG || error == -EROFS;
 }
 
 int qcow2_link(struct image *img, const struct extent *ext)

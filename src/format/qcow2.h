@@ -315,7 +315,8 @@ struct qcow2_change {
 /* Copies the entries from guest offset off on out of their slice. */
 int qcow2_change_begin(struct qcow2 *q, uint64_t off, size_t n_words, struct qcow2_change *c)
 	REQUIRES(q->table_lock);
-/* Writes them, to the disk and then to the slice in memory. */
+/* Writes them, to the disk and then to the slice in memory. Where the host has no room that changes
+ * nothing: -EIO if it came after a part of them. */
 int qcow2_change_write(struct qcow2 *q, const struct qcow2_change *c) REQUIRES(q->table_lock);
 /* The slice in memory alone. */
 void qcow2_change_remember(struct qcow2 *q, const struct qcow2_change *c) REQUIRES(q->table_lock);
