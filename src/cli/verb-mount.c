@@ -52,8 +52,9 @@ static void mount_ready(void *data, int error, const struct diag *diag)
 		mount_tell(f->target);
 }
 
-/* The command line that a reload executes: it stays in this process. */
-static char **mount_again(char **argv)
+/* The command line that a reload executes: it stays in this process. One that says so already is
+ * taken as it is. */
+static char **mount_again(char **argv, bool says_so)
 {
 	static char foreground[] = "--foreground";
 	size_t n = 0;
@@ -64,6 +65,8 @@ static char **mount_again(char **argv)
 	again = calloc(n + 2, sizeof(*again));
 	if (!again)
 		return NULL;
+	if (says_so)
+		return memcpy(again, argv, n * sizeof(*again));
 	memcpy(again, argv, 2 * sizeof(*again));
 	again[2] = foreground;
 	memcpy(again + 3, argv + 2, (n - 2) * sizeof(*again));
@@ -74,7 +77,7 @@ int verb_mount(struct command *c, struct diag *diag)
 {
 	bool tell = c->verbose || output_is_terminal();
 	_cleanup_free_ char *image = NULL, *target = NULL;
-	_cleanup_free_ char **again = mount_again(c->argv);
+	_cleanup_free_ char **again = mount_again(c->argv, c->foreground);
 	struct mount_foreground foreground;
 	struct supervisor_options options;
 	int r = mount_absolute(c->words[0], &image, diag);

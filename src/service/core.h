@@ -112,6 +112,7 @@ struct supervisor {
 	struct handover kept; /* what is in systemd's fd store, and under which name */
 	bool released;	      /* ... nothing, and nothing is to be kept any more */
 	bool resumed;
+	bool syslog; /* log_init() was called so, by us or by who began: passed on at each reload */
 	/*
 	 * A pipe through which nothing is said. Its read end is kept; a write end is held by us and
 	 * by the worker (as its standard input) alone. So the read end hangs up when both are gone,

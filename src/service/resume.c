@@ -82,7 +82,7 @@ static void resume_write(struct supervisor *s, struct slots_carried *carried)
 	const struct state state = {
 		.slots_version = slots_version,
 		.program = s->program,
-		.syslog = s->options->syslog,
+		.syslog = s->syslog,
 		.image = s->image,
 		.target = s->target.path,
 		.directory = s->target.directory,
@@ -353,7 +353,8 @@ int resume_take(struct supervisor *s, struct handover *h, struct diag *diag)
 		return 0;
 	}
 	handover_done(h);
-	if (state.syslog)
+	s->syslog = state.syslog;
+	if (s->syslog)
 		log_init("fuseimg", LOG_TO_SYSLOG);
 	if (offer_fd >= 0)
 		reload_try(s, offer_fd);

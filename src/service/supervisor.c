@@ -385,6 +385,7 @@ int supervisor_run(const struct supervisor_options *options, struct diag *diag)
 	struct supervisor s = {
 		.options = options,
 		.config = options->config,
+		.syslog = options->syslog,
 		.state_fd = -1,
 		.life_read = -1,
 		.life_write = -1,

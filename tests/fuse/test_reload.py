@@ -5,10 +5,12 @@ import errno
 import os
 import shutil
 import signal
+import socket
 import stat
 import subprocess
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
@@ -333,6 +335,23 @@ def test_as_a_command(daemon, work, mount):
     reload_command(export)
     proc.wait_until(lambda: os.stat(export.path).st_size == 32 * MiB, 10)
     export.umount()
+
+
+def test_a_daemon_still_logs(work, mount, monkeypatch):
+    """Also after the second reload; and its command line does not grow."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as log:
+        log.bind(str(work / "log"))
+        log.settimeout(20 * proc.SLOW)
+        monkeypatch.setenv("FUSEIMG_SYSLOG_SOCKET", str(work / "log"))
+        export = mount(images.create(work / "disk.img", 16 * MiB, format="raw"), daemon=True, format="raw")
+        export.workers_died = True
+        for _ in range(3):
+            os.kill(export.supervisor, signal.SIGHUP)
+            while b"reloaded" not in log.recv(4096):
+                pass
+        words = Path(f"/proc/{export.supervisor}/cmdline").read_bytes().split(b"\0")
+        assert words.count(b"--foreground") == 1, words
+        export.umount()
 
 
 def test_as_an_ordinary_user(work, mount, user):
