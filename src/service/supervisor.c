@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <syslog.h>
 #include <unistd.h>
 
@@ -299,6 +300,24 @@ static void supervisor_block_signals(sigset_t *ret_old)
 	sigprocmask(SIG_BLOCK, &set, ret_old);
 }
 
+/* An image that was removed goes with its last descriptor, and what was written goes with it: no
+ * success, however well it was flushed. */
+static void supervisor_miss_image(struct supervisor *s)
+{
+	struct stat ours, there;
+
+	if (s->outcome.error < 0 || !s->ready || s->config->read_only ||
+	    fstat(s->image_fd, &ours) < 0 || !S_ISREG(ours.st_mode) || ours.st_nlink > 0)
+		return;
+	/* Some file systems do not count links */
+	if (stat(s->image, &there) == 0 && there.st_dev == ours.st_dev &&
+	    there.st_ino == ours.st_ino)
+		return;
+	diag_set(&s->outcome, -ENOENT,
+		 "%s was removed while it was mounted: what was written to it is gone with it",
+		 s->image);
+}
+
 /* Frees everything, reports the outcome to whoever waits for it, and returns it. */
 static int supervisor_finish(struct supervisor *s, struct diag *diag)
 {
@@ -314,6 +333,7 @@ static int supervisor_finish(struct supervisor *s, struct diag *diag)
 	unmount_finish(s);
 	slots_unmap(&s->slots);
 	files_done(&s->files);
+	supervisor_miss_image(s);
 	closep(&s->image_fd);
 	closep(&s->program_fd);
 	closep(&s->state_fd);

@@ -503,7 +503,7 @@ def test_image_shrinks_under_us(work, mount, format, left):
 
 
 def test_image_is_deleted_under_us(work, mount):
-    """As with any open file: it lives until we close it."""
+    """As with any open file: it lives until we close it. But nobody is told that its bytes are safe."""
     image = images.create(work / "disk.img", 4 * MiB)
     export = mount(image)
     image.unlink()
@@ -512,6 +512,17 @@ def test_image_is_deleted_under_us(work, mount):
     os.fsync(fd)
     assert os.pread(fd, 10, 0) == b"w" * 10
     os.close(fd)
+    done = fuseimg("umount", export.path, check=False)
+    assert done.returncode == 1 and f"{image} was removed while it was mounted" in done.stderr
+    proc.wait_until(lambda: not proc.alive(export.supervisor), 60)
+
+
+def test_image_that_is_read_is_deleted_under_us(work, mount):
+    """Nothing was written, so nothing is lost."""
+    image = images.create(work / "disk.img", 4 * MiB)
+    export = mount(image, ro=True)
+    image.unlink()
+    assert export.path.read_bytes() == bytes(4 * MiB)
     export.umount()
 
 
