@@ -247,7 +247,7 @@ static void test_image_of_wrong_kind(void **state)
 {
 	struct tree *t = *state;
 
-	alarm(10);
+	alarm(60);
 	assert_refused(t, image(t, at(t, "a/fifo"), true), -EMEDIUMTYPE, "a/fifo is a FIFO;");
 	assert_refused(t, image(t, at(t, "a/socket"), true), -EMEDIUMTYPE, "is a socket;");
 	assert_refused(t, image(t, t->root, true), -EMEDIUMTYPE, "is a directory;");
@@ -441,7 +441,7 @@ static void test_named_of_wrong_kind(void **state)
 {
 	struct tree *t = *state;
 
-	alarm(10);
+	alarm(60);
 	assert_refused(t, named(t, "directory", "fifo"), -EMEDIUMTYPE, "names is a FIFO");
 	assert_refused(t, named(t, "directory", "socket"), -EMEDIUMTYPE, "names is a socket");
 	assert_refused(t, named(t, "directory", "sub"), -EMEDIUMTYPE, "names is a directory");

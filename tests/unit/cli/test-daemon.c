@@ -85,7 +85,7 @@ static struct fake_seen fake_look(void)
 
 static void fake_await_term(struct fake_seen *seen)
 {
-	const struct timespec limit = {.tv_sec = 10};
+	const struct timespec limit = {.tv_sec = 60};
 	sigset_t set;
 
 	sigemptyset(&set);

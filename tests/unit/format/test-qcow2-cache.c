@@ -25,11 +25,12 @@ static size_t in_use(void)
 	return info.uordblks + info.hblkhd;
 }
 
+/* Of our own time: the machine may do other things. */
 static uint64_t now_ms(void)
 {
 	struct timespec t;
 
-	clock_gettime(CLOCK_MONOTONIC, &t);
+	clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
 	return (uint64_t)t.tv_sec * 1000 + (uint64_t)t.tv_nsec / 1000000;
 }
 

@@ -286,7 +286,7 @@ static void test_wait_hands_on_the_failure(void **state)
 
 	assert_int_equal(registry_watch("/mnt/child", &w, NULL), 0);
 	child_end(&c, true);
-	assert_int_equal(registry_wait(w, 5000, &diag), -ENOSPC);
+	assert_int_equal(registry_wait(w, 60000, &diag), -ENOSPC);
 	assert_string_equal(diag.text, "disk full");
 	registry_watch_free(w);
 }
@@ -315,7 +315,7 @@ static void test_a_killed_supervisor_is_told_apart(void **state)
 	assert_int_equal(registry_watch("/mnt/child", &w, NULL), 0);
 	assert_int_equal(kill(c.pid, SIGKILL), 0);
 	child_end(&c, false);
-	assert_int_equal(registry_wait(w, 5000, &diag), -EOWNERDEAD);
+	assert_int_equal(registry_wait(w, 60000, &diag), -EOWNERDEAD);
 	assert_non_null(strstr(diag.text, "/mnt/child"));
 	registry_watch_free(w);
 

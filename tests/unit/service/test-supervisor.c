@@ -35,7 +35,7 @@
 #include "service/supervisor.h"
 
 enum {
-	WAIT_MS = 20000,
+	WAIT_MS = 60000,
 };
 
 static char dir[] = "/tmp/fuseimg-supervisor-XXXXXX";
@@ -163,6 +163,23 @@ static void wait_for_log(const char *words)
 	fail_msg("\"%s\" was not logged", words);
 }
 
+/* Before that it would end the child. */
+static void wait_until_blocked(pid_t pid, int number)
+{
+	char path[64], line[4096];
+	unsigned long long blocked = 0;
+
+	snprintf(path, sizeof(path), "/proc/%d/status", pid);
+	for (int i = 0; i < WAIT_MS && !(blocked >> (number - 1) & 1); i++, usleep(1000)) {
+		_cleanup_fclose_ FILE *f = fopen(path, "re");
+
+		assert_non_null(f);
+		while (fgets(line, sizeof(line), f))
+			(void)sscanf(line, "SigBlk: %llx", &blocked);
+	}
+	assert_true(blocked >> (number - 1) & 1);
+}
+
 static int group_setup(void **state)
 {
 	int fd;
@@ -215,7 +232,8 @@ static void test_stopped_before_ready(void **state)
 	const struct timespec pause = {.tv_nsec = 200000000};
 	struct run run = start("hang");
 
-	nanosleep(&pause, NULL);
+	wait_until_blocked(run.pid, SIGTERM);
+	nanosleep(&pause, NULL); /* it should have come to its worker, which hangs */
 	kill(run.pid, SIGTERM);
 	expect(&run, true, -ECANCELED, "before it was ready");
 	expect_end(&run, -ECANCELED, NULL);

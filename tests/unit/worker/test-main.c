@@ -22,7 +22,7 @@
 #include "session/channel.h"
 
 enum {
-	WAIT_MS = 20000,
+	WAIT_MS = 60000,
 	IMAGE_SIZE = 1 << 20,
 };
 

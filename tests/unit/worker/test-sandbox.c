@@ -57,7 +57,7 @@ static pid_t start_inside(int (*check)(int arg), int arg)
 	if (pid == 0) {
 		struct diag diag = {0};
 
-		alarm(30); /* a test that failed meanwhile does not leave us behind */
+		alarm(120); /* a test that failed meanwhile does not leave us behind */
 		if (as_user && geteuid() == 0 &&
 		    (setgroups(0, NULL) < 0 || setresgid(OUTSIDER, OUTSIDER, OUTSIDER) < 0 ||
 		     setresuid(OUTSIDER, OUTSIDER, OUTSIDER) < 0))
@@ -356,7 +356,7 @@ static int check_channel(int fd)
 	struct pollfd p = {.fd = fd, .events = POLLIN};
 	int got;
 
-	if (poll(&p, 1, 5000) != 1 || recvmsg(fd, &hdr, MSG_CMSG_CLOEXEC) != 1)
+	if (poll(&p, 1, 60000) != 1 || recvmsg(fd, &hdr, MSG_CMSG_CLOEXEC) != 1)
 		return CHILD_WRONG;
 	memcpy(&got, CMSG_DATA(CMSG_FIRSTHDR(&hdr)), sizeof(got));
 	return check_file(got);
