@@ -50,7 +50,7 @@ def pytest_sessionfinish(session):
 @pytest.hookimpl(hookwrapper=True)
 def pytest_runtest_protocol(item):
     marker = item.get_closest_marker("limit")
-    item.config.watchdog.start((marker.args[0] if marker else 60) * proc.SLOW)
+    item.config.watchdog.start((marker.args[0] if marker else 60) * proc.PATIENCE)
     yield
     item.config.watchdog.stop()
 

@@ -386,6 +386,15 @@ def test_repair_of_what_cannot_be_written(work):
 def test_large_disk(work):
     """1 TiB, all of it mapped: its references are counted in 64 MiB, with progress on the terminal."""
     image = images.create(work / "disk.img", 1 << 40, preallocation="metadata")
+    for _ in range(5):
+        peak = check_large_disk(image)
+        if peak > 60 * 1024:    # otherwise a busy machine has kept us from looking in time
+            break
+    if proc.SLOW == 1:
+        assert 60 * 1024 < peak < 80 * 1024     # KiB
+
+
+def check_large_disk(image):
     master, slave = pty.openpty()
     peak = 0
     with subprocess.Popen([exports.PROGRAM, "check", "--json", image], stdout=subprocess.PIPE, stderr=slave) as run:
@@ -399,8 +408,7 @@ def test_large_disk(work):
     assert b"Checking:" in os.read(master, 65536)
     os.close(slave)
     os.close(master)
-    if proc.SLOW == 1:
-        assert 60 * 1024 < peak < 80 * 1024     # KiB
+    return peak
 
 
 def test_data_file(work):

@@ -157,7 +157,7 @@ def test_map_into_a_closed_pipe(work):
     process = subprocess.Popen([str(exports.PROGRAM), "map", str(image)], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     process.stdout.read(10)
     process.stdout.close()
-    assert process.wait(10) in (0, 1, -13)
+    assert process.wait(10 * proc.PATIENCE) in (0, 1, -13)
     process.stderr.close()
 
 
@@ -210,7 +210,7 @@ def test_foreground(work):
         proc.wait_until(lambda: target.stat().st_size == MiB or process.poll() is not None)
         assert process.poll() is None
         process.terminate()
-        assert process.wait(20 * proc.SLOW) == 0
+        assert process.wait(20 * proc.PATIENCE) == 0
         assert target.stat().st_size == 0
     finally:
         process.kill()
@@ -245,11 +245,11 @@ def test_daemon_holds_nothing_of_the_caller(work, mount):
     env = {**os.environ, "FUSEIMG_WORKER": str(exports.WORKER)}
     read, write = os.pipe()
     os.set_inheritable(write, True)
-    done = subprocess.run([str(exports.PROGRAM), "mount", str(image), str(target)], env=env, close_fds=False, timeout=20,
+    done = subprocess.run([str(exports.PROGRAM), "mount", str(image), str(target)], env=env, close_fds=False, timeout=20 * proc.PATIENCE,
                           cwd=work, capture_output=True, check=True)
     assert done.returncode == 0
     os.close(write)
-    assert select.select([read], [], [], 5)[0] and os.read(read, 1) == b"", "who reads from the pipe sees its end"
+    assert select.select([read], [], [], 10 * proc.PATIENCE)[0] and os.read(read, 1) == b"", "who reads from the pipe sees its end"
     entry = next(entry for entry in exports.listed() if entry["target"] == str(target))
     for pid in (entry["pid"], *proc.descendants(entry["pid"])):
         for fd in range(0 if pid == entry["pid"] else 1, 3):    # the worker's 0 shows the supervisor's successor that it lives
@@ -266,7 +266,7 @@ def test_caller_without_standard_descriptors(closed, work, mount):
     image, target = images.create(work / "disk.img", MiB), work / "target"
     target.touch()
     env = {**os.environ, "FUSEIMG_WORKER": str(exports.WORKER)}
-    subprocess.run(["sh", "-c", f'"$0" mount "$1" "$2" {closed}', exports.PROGRAM, image, target], env=env, timeout=20,
+    subprocess.run(["sh", "-c", f'"$0" mount "$1" "$2" {closed}', exports.PROGRAM, image, target], env=env, timeout=20 * proc.PATIENCE,
                    check=True)
     assert target.stat().st_size == MiB
     fuseimg("umount", target)

@@ -147,7 +147,7 @@ def test_bystanders(acting):
         time.sleep(3 * proc.SLOW)   # not more than five different ones in ten seconds
     stop.set()
     for thread in threads:
-        thread.join(20 * proc.SLOW)
+        thread.join(20 * proc.PATIENCE)
     assert not failures, failures
     assert export.log.read_text().count("poison request") == 3
     export.umount()

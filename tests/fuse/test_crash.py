@@ -4,6 +4,7 @@ what was acknowledged is there."""
 
 import contextlib
 import errno
+import itertools
 import os
 import random
 import signal
@@ -56,6 +57,12 @@ def killer(export, pauses):
 PAUSES = [0.3, 0.25, 0.45]
 
 
+def more_of_each(lists):
+    """Waits until every writer has entered some more of what it has done."""
+    before = list(map(len, lists))
+    proc.wait_until(lambda: all(len(now) > then for now, then in zip(lists, before)), 30, what="some writes of each")
+
+
 def check(image, kills):
     """No corruption; leaks of no more than what the killed workers held."""
     result = images.check(image, leaks=None)
@@ -96,8 +103,10 @@ def test_worker_killed_under_writers(name, work, maker, mount):
             rng = random.Random(name)
             for _ in range(5):
                 time.sleep(rng.uniform(0.2, 0.5) * proc.SLOW)
+                more_of_each(done)
                 killed = export.kill_worker()
                 export.wait_worker(other_than=killed)
+            proc.wait_until(lambda: min(map(len, done)) > 20, 60, what="some writes")
             time.sleep(0.3)
         finally:
             stop.set()
@@ -105,7 +114,6 @@ def test_worker_killed_under_writers(name, work, maker, mount):
     in_threads([kills, *(lambda n=n: writer(n) for n in range(4))])
     for writes in done:
         apply(model, writes)
-    assert min(map(len, done)) > 20
     assert_same(export.path, model)
     export.umount()
     if format == "qcow2":
@@ -122,7 +130,10 @@ def test_worker_killed_under_fio(name, work, mount):
     images.create(image, 128 * MiB, format=format, **(SHAPE[name].chain[0].options if name != "raw" else {}))
     export = mount(image, format=format)
     with killer(export, PAUSES) as killed:
-        fio.run_job(work, fio.verify_job(export.path, 32 * MiB, loops=2, extra=["rate=12m", "fsync=64"]))
+        for _ in range(10):
+            fio.run_job(work, fio.verify_job(export.path, 32 * MiB, loops=2, extra=["rate=12m", "fsync=64"]))
+            if len(killed) >= 3:
+                break
     assert len(killed) >= 3
     fio.run_job(work, fio.verify_job(export.path, 32 * MiB))
     export.umount()
@@ -188,7 +199,7 @@ def test_worker_killed_under_a_file_system(work, mount):
 
             def writer(n):
                 fd = os.open(inside / f"file{n}", os.O_RDWR | os.O_CREAT | os.O_SYNC)
-                for turn in range(1000):
+                for turn in itertools.count():
                     if stop.is_set():
                         break
                     data = random_bytes(f"{n} {turn}", 20_001)
@@ -200,9 +211,10 @@ def test_worker_killed_under_a_file_system(work, mount):
                 try:
                     for pause in PAUSES:
                         time.sleep(pause * proc.SLOW)
+                        more_of_each(acknowledged)
                         killed = export.kill_worker()
                         export.wait_worker(other_than=killed)
-                    time.sleep(0.3)
+                    more_of_each(acknowledged)
                 finally:
                     stop.set()
 
@@ -298,27 +310,33 @@ def test_an_ordinary_users_worker_is_replaced_too(work, mount, user):
     check(image, kills=1)
 
 
-def kill_for(export, seconds, number):
-    """The signal to every worker that comes up."""
+def kill_all(export, number, most):
+    """The signal to every worker that comes up, until the supervisor has ended, or so many were killed; returns when
+    each of them was."""
     export.workers_died = True
-    end = time.monotonic() + seconds * proc.SLOW
-    killed = set()
-    while proc.alive(export.supervisor) and time.monotonic() < end:
+    killed, times = set(), []
+
+    def over():
         pid = export.worker
         if pid and pid not in killed:
             proc.kill(pid, number)
             killed.add(pid)
-        time.sleep(0.02)
-    return len(killed)
+            times.append(time.monotonic())
+        return not proc.alive(export.supervisor) or len(times) == most
+
+    proc.wait_until(over, 30, what="the end")
+    return times
 
 
 def test_crashing_for_ever_ends(work, mount):
-    """More than 5 crashes in 10 s: the supervisor gives up, clients get errors, nothing hangs."""
+    """More than 5 crashes in 10 s: the supervisor gives up, clients get errors, nothing hangs. A machine that is too busy
+    for so many is given some time."""
     image = images.create(work / "disk.img", 8 * MiB)
     export = mount(image, cache="none")
     fd = export.open()
-    assert kill_for(export, 10, signal.SIGSEGV) <= 8
+    times = kill_all(export, signal.SIGSEGV, most=100)
     assert not proc.alive(export.supervisor)
+    assert len(times) > 5 and len([when for when in times if when > times[-1] - 10]) <= 8
     with pytest.raises(OSError):
         os.pread(fd, 4096, 0)
     with contextlib.suppress(OSError):
@@ -332,7 +350,7 @@ def test_killed_for_ever_goes_on(work, mount):
     export = mount(image)
     fd = export.open()
     os.pwrite(fd, b"k" * MiB, MiB)
-    assert kill_for(export, 3, signal.SIGKILL) > 5
+    assert len(kill_all(export, signal.SIGKILL, most=20)) == 20
     assert os.pread(fd, MiB, MiB) == b"k" * MiB
     os.close(fd)
     export.umount()
@@ -365,7 +383,7 @@ def test_supervisor_killed(format, work, mount):
     thread.start()
     proc.wait_until(lambda: len(written) > 50, 20)
     os.kill(export.supervisor, signal.SIGKILL)
-    thread.join(20 * proc.SLOW)
+    thread.join(20 * proc.PATIENCE)
     assert not thread.is_alive(), "a writer hangs after the supervisor's death"
     assert failures
     proc.wait_until(lambda: not proc.alive(worker), 10, what="the worker's end after its supervisor's")
@@ -393,7 +411,7 @@ def test_list_and_umount_after_the_supervisor_was_killed(work, mount):
     os.kill(export.supervisor, signal.SIGKILL)
     proc.wait_until(lambda: not proc.alive(export.supervisor), 5)
     assert str(export.target) not in fuseimg("list").stdout
-    done = fuseimg("umount", export.target, check=False, timeout=20)
+    done = fuseimg("umount", export.target, check=False)
     assert done.returncode == 1 and "may be lost" in done.stderr, done.stderr
     assert not export.mounted
 
@@ -418,7 +436,7 @@ def test_nobody_reads_what_it_logs(work, mount):
             os.fsync(disk.fileno())
         assert process.poll() is None
         fuseimg("umount", target)
-        assert process.wait(20 * proc.SLOW) == 0
+        assert process.wait(20 * proc.PATIENCE) == 0
 
 
 @pytest.mark.core
@@ -516,8 +534,12 @@ def test_reservation_is_given_back_when_idle(work, mount):
     image = images.create(work / "disk.img", 64 * MiB)
     model = bytearray(64 * MiB)
     export = mount(image)
-    write_somewhere(export, model, MiB)
-    assert images.check(image, leaks=None, in_use=True).get("leaks", 0) > 0
+    for _ in range(20):     # it is busy for some seconds more
+        write_somewhere(export, model, MiB)
+        if images.check(image, leaks=None, in_use=True).get("leaks", 0) > 0:
+            break
+    else:
+        raise AssertionError("there is no reservation, or it is given back at once")
     proc.wait_until(lambda: images.check(image, leaks=None, in_use=True).get("leaks", 0) == 0, timeout=30, every=1,
                     what="the image without leaks")
     write_somewhere(export, model, 30 * MiB)

@@ -7,7 +7,6 @@ import os
 import random
 import socket
 import subprocess
-import time
 
 import pytest
 
@@ -16,7 +15,7 @@ from support import hostile, images, proc
 from support.content import GiB, KiB, MiB, TiB, execute, plan, random_bytes, stripes
 from support.export import Export, MountFailed, fuseimg
 
-SOON = 3 * proc.SLOW    # "within a second", on a machine that does other things too
+SOON = 3 * proc.SLOW    # seconds of CPU time, for what takes a fraction of one
 READ_ERRORS = (errno.EIO, errno.EUCLEAN, errno.EOPNOTSUPP)
 WRITE_ERRORS = (*READ_ERRORS, errno.ENOSPC, errno.EFBIG, errno.EROFS)
 
@@ -29,9 +28,9 @@ class Ordeal:
         self.target.touch()
 
     def command(self, *words, name):
-        started = time.monotonic()
-        done = fuseimg(*words, check=False, timeout=20)
-        took = time.monotonic() - started
+        started = proc.cpu()
+        done = fuseimg(*words, check=False)
+        took = proc.cpu() - started
         assert done.returncode in (0, 1), f"{words} ended with {done.returncode}\n{done.stderr}"
         assert took < SOON, f"{words} took {took:.1f} s"
         if done.returncode == 1:
@@ -46,7 +45,7 @@ class Ordeal:
 
     def mount(self, image, name, **options):
         """Mounted and used, or refused. True when it was mounted."""
-        started = time.monotonic()
+        started = proc.cpu()
         try:
             export = Export(image, self.target, **options)
         except MountFailed as failed:
@@ -54,11 +53,12 @@ class Ordeal:
             self.judge_text(failed.stderr, name)
             return False
         finally:
-            assert time.monotonic() - started < SOON
+            assert proc.cpu() - started < SOON
         try:
+            assert proc.cpu(export.supervisor, export.worker) < SOON
             self.use(export, write="ro" not in options)
             assert export.worker == export.first_worker, "the worker died"
-            done = fuseimg("umount", self.target, check=False, timeout=20)
+            done = fuseimg("umount", self.target, check=False)
             assert done.returncode in (0, 1), done.stderr
             assert not export.mounted
             proc.wait_until(lambda: not proc.alive(export.supervisor), 10)
@@ -459,18 +459,18 @@ def test_compressed_bomb(bits, ordeal, work):
     try:
         fd = export.open(os.O_RDONLY)
         rng = random.Random(1)
-        started = time.monotonic()
+        started = proc.cpu(export.worker)
         for _ in range(200):
             off = rng.randrange(TiB // 4096) * 4096
             assert os.pread(fd, 4096, off) == b"boom" * 1024
         assert os.pread(fd, MiB, TiB - MiB) == b"boom" * (MiB // 4)
-        assert time.monotonic() - started < 2 * SOON
+        assert proc.cpu(export.worker) - started < 2 * SOON
         resident = int(proc.status_field(export.worker, "VmRSS").split()[0]) * KiB
         assert resident < (256 * MiB if proc.SLOW == 1 else 2 * GiB), f"{resident / MiB:.0f} MiB resident"
-        started = time.monotonic()
+        started = proc.cpu(export.worker)
         assert os.lseek(fd, 0, os.SEEK_HOLE) == TiB
         assert os.lseek(fd, TiB // 2, os.SEEK_DATA) == TiB // 2
-        assert time.monotonic() - started < 2 * SOON
+        assert proc.cpu(export.worker) - started < 2 * SOON
         os.close(fd)
         export.umount()
     finally:
@@ -481,14 +481,16 @@ def test_compressed_bomb(bits, ordeal, work):
 def test_map_of_a_bomb_ends_with_its_reader(work):
     """Its map is as long as it is; who has seen enough closes the pipe."""
     image = hostile.bomb(work / "bomb.img", TiB, 16)
+    started = proc.cpu()
     process = subprocess.Popen([str(exports.PROGRAM), "map", str(image)], stdout=subprocess.PIPE,
                                stderr=subprocess.DEVNULL)
     assert process.stdout.read(1000)
     process.stdout.close()
     try:
-        assert process.wait(SOON) in (0, 1, -13)
+        assert process.wait(20 * proc.PATIENCE) in (0, 1, -13)
     finally:
         process.kill()
+    assert proc.cpu() - started < SOON
 
 
 def test_bomb_of_tiny_clusters(ordeal, work):
@@ -497,10 +499,10 @@ def test_bomb_of_tiny_clusters(ordeal, work):
     export = Export(image, ordeal.target, ro=True)
     try:
         fd = export.open(os.O_RDONLY)
-        started = time.monotonic()
+        started = proc.cpu(export.worker)
         with contextlib.suppress(OSError):
             os.lseek(fd, 0, os.SEEK_HOLE)
-        took = time.monotonic() - started
+        took = proc.cpu(export.worker) - started
         os.close(fd)
         assert took < 2 * SOON, f"SEEK_HOLE took {took:.1f} s"
         export.umount()
@@ -514,10 +516,10 @@ def test_desert(ordeal, work):
     export = Export(image, ordeal.target, ro=True)
     try:
         fd = export.open(os.O_RDONLY)
-        started = time.monotonic()
+        started = proc.cpu(export.worker)
         assert os.lseek(fd, 0, os.SEEK_DATA) > TiB      # what was not looked at
         assert os.lseek(fd, 0, os.SEEK_HOLE) == 0
-        took = time.monotonic() - started
+        took = proc.cpu(export.worker) - started
         os.close(fd)
         assert took < SOON, f"seeking took {took:.1f} s"
         export.umount()

@@ -4,7 +4,6 @@
 import os
 import random
 import struct
-import time
 
 import pytest
 
@@ -45,26 +44,25 @@ def test_64_tib(work, mount, small):
     image = images.create(work / "disk.img", 64 * TiB)
     rng = random.Random(64)
     places = [rng.randrange(64 * TiB // 4096) * 4096 for _ in range(1500)]
-    started = time.monotonic()
     export = mount(image)
-    took = time.monotonic() - started
-    assert took < 1 * proc.SLOW, f"{took:.2f} s until it was mounted"
+    took = proc.cpu(export.supervisor, export.worker)
+    assert took < 1 * proc.SLOW, f"{took:.2f} s of CPU time until it was mounted"
     assert os.stat(export.path).st_size == 64 * TiB
     fd = export.open()
     for off in places:      # a table each
         os.pwrite(fd, off.to_bytes(8, "big"), off)
     for off in places:
         assert os.pread(fd, 8, off) == off.to_bytes(8, "big")
-    started = time.monotonic()
+    started = proc.cpu(export.worker)
     assert os.lseek(fd, 0, os.SEEK_DATA) <= min(places)
-    assert time.monotonic() - started < 1 * proc.SLOW
+    assert proc.cpu(export.worker) - started < 1 * proc.SLOW
     assert_bounded(export, small)
     os.close(fd)
     export.umount()
     images.check(image)
-    started = time.monotonic()
+    started = proc.cpu()
     assert fuseimg("info", image).returncode == 0
-    assert time.monotonic() - started < 1 * proc.SLOW
+    assert proc.cpu() - started < 1 * proc.SLOW
 
 
 def crafted(path, l1_size, cluster_bits=16, table_clusters=1, size=None, **fields):
@@ -156,7 +154,7 @@ def test_most_snapshots(work, mount, small):
         f.truncate(-(-f.tell() // (64 * KiB)) * 64 * KiB)
         f.seek(0)
         f.write(header)
-    started = time.monotonic()
+    started = proc.cpu()
     for verb in ("info", "check"):
         done = limited(verb, image, memory=128 * MiB)
         assert done.returncode in (0, 1) and "memory" not in done.stderr, done.stderr
@@ -166,7 +164,7 @@ def test_most_snapshots(work, mount, small):
     os.close(fd)
     assert_bounded(export, small)
     export.umount()
-    assert time.monotonic() - started < 20 * proc.SLOW
+    assert proc.cpu() - started < 20 * proc.SLOW    # the export has ended, too
 
 
 @pytest.mark.parametrize("bits", [12, 16, 21])

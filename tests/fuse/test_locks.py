@@ -120,7 +120,7 @@ def test_storage_daemon(image, work, mount):
         assert f"PID {daemon.pid}, qemu-storage-da" in caught.value.stderr
     export = mount(image)
     with storage_daemon(image, work) as daemon:
-        assert daemon.wait(20) == 1
+        assert daemon.wait(20 * proc.PATIENCE) == 1
     export.umount()
 
 
@@ -155,7 +155,7 @@ def test_stopped_while_waiting(image, manager, sig):
         service = manager.start("disk", ready=False)
         service.wait_value("STATUS", lambda status: "Waiting: " in status)
         service.process.send_signal(sig)
-        assert service.process.wait(5) == 0
+        assert service.process.wait(5 * proc.PATIENCE) == 0
     assert "no longer waiting" in service.log.read_text() and not mounts.at(service.target)
 
 

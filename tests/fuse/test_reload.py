@@ -7,17 +7,17 @@ import shutil
 import signal
 import socket
 import stat
-import subprocess
 import threading
 import time
 from pathlib import Path
 
 import pytest
 
-from support import fio, images, loop, mounts, proc
+from support import images, loop, mounts, proc
 from support.content import KiB, MiB, random_bytes
 from support.export import BUILD, WORKER
 from support.syscalls import fsync_error
+from test_resume import timed, under_fio_verify
 
 
 def reload(service, good=True):
@@ -55,12 +55,13 @@ def test_nothing_changed(image, manager):
     worker, pid = service.worker, service.process.pid
     fd = os.open(service.path, os.O_RDWR)
     os.pwrite(fd, random_bytes(1, MiB), 0)
-    counts = []
+    opened = None
     for _ in range(3):
         reload(service)
         assert os.pread(fd, MiB, 0) == random_bytes(1, MiB)
-        counts.append(len(os.listdir(f"/proc/{pid}/fd")))
-    assert len(set(counts)) == 1, f"descriptors pile up: {counts}"
+        opened = opened or len(os.listdir(f"/proc/{pid}/fd"))
+        # it may be at something that needs one for a moment
+        proc.wait_until(lambda: len(os.listdir(f"/proc/{pid}/fd")) <= opened, what="no pile of descriptors")
     assert service.worker != worker and service.process.pid == pid
     assert "RELOADING" in {key for _, message in service.messages for key in message}
     os.close(fd)
@@ -313,7 +314,7 @@ def test_worker_that_does_not_end(image, manager):
     writer = threading.Thread(target=lambda: done.append(os.pwrite(fd, b"x" * MiB, 0)), daemon=True)
     writer.start()
     reload(service)
-    writer.join(20 * proc.SLOW)
+    writer.join(20 * proc.PATIENCE)
     assert done == [MiB]
     os.close(fd)
     service.stop()
@@ -364,14 +365,17 @@ def test_as_an_ordinary_user(work, mount, user):
 
 def test_unmounted_meanwhile(image, manager):
     """An unmount from outside is an orderly end at every moment of a reload."""
-    for pause in (0, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1):
-        manager.configure("disk", image=image)
+    manager.configure("disk", image=image)
+    for part in (None, 0, 0.1, 0.2, 0.4, 0.6, 0.8, 1):
         service = manager.start("disk")
         service.path.write_bytes(b"x" * MiB)
-        service.process.send_signal(signal.SIGHUP)
-        time.sleep(pause)
+        if part is None:
+            took = timed(lambda: reload(service))
+        else:
+            service.process.send_signal(signal.SIGHUP)
+            time.sleep(part * took)
         proc.run("umount", service.target)
-        assert service.process.wait(20 * proc.SLOW) == 0, service.log.read_text()
+        assert service.process.wait(20 * proc.PATIENCE) == 0, service.log.read_text()
         assert not mounts.at(service.target), service.log.read_text()
         images.check(image, leaks=0)
 
@@ -384,23 +388,16 @@ def test_under_fio_verify(format, work, manager):
     settings = {"image": image, "format": format}
     manager.configure("disk", **settings)
     service = manager.start("disk")
-    (work / "job").write_text(fio.verify_job(service.path, 32 * MiB, loops=2, extra=["rate=12m", "fsync=64"]))
-    with (work / "fio.log").open("w") as log:
-        process = subprocess.Popen(["fio", str(work / "job")], stdout=log, stderr=log, cwd=work)
-    turns, longest = 0, 0
-    try:
-        while process.poll() is None:
-            manager.configure("disk", **settings, threads=1 + turns % 7, mode="0600" if turns % 2 else "0640")
-            begin = time.monotonic()
+
+    def reloads(stop):
+        for turn in range(20):
+            if stop.wait(0.2):
+                return turn
+            manager.configure("disk", **settings, threads=1 + turn % 7, mode="0600" if turn % 2 else "0640")
             reload(service)
-            longest = max(longest, time.monotonic() - begin)
-            turns += 1
-            time.sleep(0.2)
-    finally:
-        process.kill()
-        process.wait()
-    assert process.returncode == 0 and turns > 5, (turns, (work / "fio.log").read_text())
-    fio.run_job(work, fio.verify_job(service.path, 32 * MiB))
+        return 20
+
+    assert under_fio_verify(service, work, reloads) == 20
     service.stop()
     if format == "qcow2":
         images.check(image, leaks=0)

@@ -624,14 +624,17 @@ def test_a_killed_reader_goes(disk, format):
     d = disk(format, cache="none")
     worker = d.export.worker
     # it waits before it reads: what starts a process while the worker is stopped may hang itself
-    reader = subprocess.Popen(["sh", "-c", f"sleep 0.5; exec dd if={d.path} of=/dev/null bs=1M"],
-                              stderr=subprocess.DEVNULL)
-    os.kill(worker, signal.SIGSTOP)
-    time.sleep(1)
+    reader = subprocess.Popen(["sh", "-c", f"read -r go; exec dd if={d.path} of=/dev/null bs=1M"],
+                              stdin=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    proc.freeze(worker)
+    reader.stdin.write(b"go\n")
+    reader.stdin.close()
+    proc.wait_until(lambda: proc.comm(reader.pid) == "dd", what="the reader")
+    time.sleep(0.5)
     reader.kill()
     time.sleep(0.2)
     os.kill(worker, signal.SIGCONT)
-    assert reader.wait(10) == -signal.SIGKILL
+    assert reader.wait(10 * proc.PATIENCE) == -signal.SIGKILL
     d.same()
     d.close()
 

@@ -69,7 +69,7 @@ def test_ready_only_when_usable(image, manager):
 def test_bad_configuration(name, text, words, image, manager):
     manager.configure("disk", text.format(image=image))
     service = manager.start(name, ready=False)
-    assert service.process.wait(10) == 2
+    assert service.process.wait(10 * proc.PATIENCE) == 2
     assert words in service.log.read_text()
     service.wait_value("STATUS", lambda status: words in status)
     assert not service.values("READY") and not mounts.at(service.target)
@@ -77,7 +77,7 @@ def test_bad_configuration(name, text, words, image, manager):
 
 def test_status_is_for_people(image, manager):
     manager.configure("disk", image=image)
-    service = manager.start("disk", WATCHDOG_USEC="300000")
+    service = manager.start("disk", WATCHDOG_USEC="4000000")
     assert service.status.startswith("disk.qcow2 (qcow2, 8 MiB, ")
     service.path.write_bytes(b"x" * 3 * MiB)
     service.wait_value("STATUS", lambda status: "writes (3 MiB)" in status and "3.2 MiB allocated" in status)
@@ -96,23 +96,33 @@ def test_status_is_for_people(image, manager):
 
 def test_busy_stop_says_who(image, manager):
     manager.configure("disk", image=image)
-    service = manager.start("disk", WATCHDOG_USEC="300000")
+    service = manager.start("disk", WATCHDOG_USEC="4000000")
     with service.path.open("rb"):
         service.process.send_signal(signal.SIGTERM)
         service.wait_value("STATUS", lambda status: f"in use by python3 (pid {os.getpid()})" in status)
         service.wait_value("EXTEND_TIMEOUT_USEC")
         assert not service.values("STOPPING")
-    assert service.process.wait(10) == 0
+    assert service.process.wait(10 * proc.PATIENCE) == 0
     assert service.values("STOPPING") == ["1"]
+
+
+def pauses_of(service):
+    """Seconds between the messages that feed the watchdog."""
+    times = [when for when, message in list(service.messages) if "WATCHDOG" in message]
+    return [b - a for a, b in zip(times, times[1:])]
 
 
 def test_watchdog_is_fed(image, manager):
     """In time, and that is told by the number of messages, too: half the time is what the manager recommends."""
     manager.configure("disk", image=image)
     service = manager.start("disk", WATCHDOG_USEC="2000000")
-    proc.wait_until(lambda: len(service.values("WATCHDOG")) >= 5)
-    times = [when for when, message in service.messages if "WATCHDOG" in message]
-    assert max(b - a for a, b in zip(times, times[1:])) < 2 * proc.SLOW
+
+    def fed():
+        """Four times one after the other; a busy machine may bring us the news late, or hold it up, once."""
+        pauses = pauses_of(service)
+        return any(max(pauses[n:n + 4]) < 2 * proc.SLOW for n in range(len(pauses) - 3))
+
+    proc.wait_until(fed, what="a watchdog that is fed")
     service.stop()
 
 
@@ -120,9 +130,7 @@ def test_short_pauses_are_kept(image, manager):
     """sd-event makes what is left to it late by up to 250 ms, every time: a third of this dog's time is 100 ms."""
     manager.configure("disk", image=image)
     service = manager.start("disk", WATCHDOG_USEC="300000")
-    proc.wait_until(lambda: len(service.values("WATCHDOG")) >= 6)
-    times = [when for when, message in service.messages if "WATCHDOG" in message]
-    assert min(b - a for a, b in zip(times[1:], times[2:])) < 0.2
+    proc.wait_until(lambda: any(pause < 0.2 for pause in pauses_of(service)[1:]), what="a short pause")
     service.stop()
 
 
@@ -130,7 +138,7 @@ def test_missing_image(image, manager):
     manager.configure("disk", image=image)
     image.unlink()
     service = manager.start("disk", ready=False)
-    assert service.process.wait(10) == 2        # trying again is of no use
+    assert service.process.wait(10 * proc.PATIENCE) == 2        # trying again is of no use
     assert str(image) in service.log.read_text()
 
 
@@ -182,10 +190,10 @@ def test_stop_by_sigint_and_unmount(image, manager):
     manager.configure("disk", image=image)
     service = manager.start("disk")
     service.process.send_signal(signal.SIGINT)
-    assert service.process.wait(10) == 0
+    assert service.process.wait(10 * proc.PATIENCE) == 0
     service = manager.start("disk")
     proc.run("umount", service.target)
-    assert service.process.wait(10) == 0
+    assert service.process.wait(10 * proc.PATIENCE) == 0
 
 
 def test_check_config(image, manager):
@@ -207,18 +215,12 @@ def test_check_config(image, manager):
         assert done.returncode == 2 and words in done.stderr
 
 
-def stop_process(pid):
-    """SIGSTOP; returns when every thread has noticed."""
-    os.kill(pid, signal.SIGSTOP)
-    proc.wait_until(lambda: all(proc.stat(f"{pid}/task/{task}")[0] == "T" for task in os.listdir(f"/proc/{pid}/task")))
-
-
 def test_worker_that_hangs_is_replaced(image, manager):
     manager.configure("disk", image=image)
-    service = manager.start("disk", WATCHDOG_USEC="2000000")
+    service = manager.start("disk", WATCHDOG_USEC="4000000")
     service.path.write_bytes(b"x" * MiB)
     first = service.worker
-    stop_process(first)
+    proc.freeze(first)
     assert service.path.read_bytes()[:MiB] == b"x" * MiB      # by its successor
     assert service.worker != first and not proc.alive(first)
     assert "hangs" in service.log.read_text()
@@ -234,9 +236,9 @@ def test_storage_that_hangs_is_reported(work, manager):
     manager.configure("outer", image=work / "outer.raw", format="raw")
     outer = manager.start("outer")
     manager.configure("inner", image=outer.path, format="raw", direct_io="yes")
-    inner = manager.start("inner", WATCHDOG_USEC="2000000")
+    inner = manager.start("inner", WATCHDOG_USEC="4000000")
     worker, blocked = inner.worker, outer.worker
-    stop_process(blocked)
+    proc.freeze(blocked)
     try:
         with subprocess.Popen(["dd", f"if={inner.path}", "of=/dev/null", "bs=4096", "count=1", "iflag=direct"],
                               stderr=subprocess.DEVNULL) as reader:
@@ -245,7 +247,7 @@ def test_storage_that_hangs_is_reported(work, manager):
             proc.wait_until(lambda: len(inner.values("WATCHDOG")) > fed + 3)
             assert inner.worker == worker and reader.poll() is None
             os.kill(blocked, signal.SIGCONT)
-            assert reader.wait(20) == 0
+            assert reader.wait(20 * proc.PATIENCE) == 0
     finally:
         os.kill(blocked, signal.SIGCONT)
     inner.wait_value("STATUS", lambda status: "had not answered for" in status)
@@ -282,7 +284,7 @@ def test_events_in_the_journal(image, work, manager, journal):
     log = (work / "0.log")
     log.touch()
     stat = log.stat()
-    service = manager.start("disk", FUSEIMG_JOURNAL_SOCKET=str(work / "journal"), WATCHDOG_USEC="2000000",
+    service = manager.start("disk", FUSEIMG_JOURNAL_SOCKET=str(work / "journal"), WATCHDOG_USEC="4000000",
                             JOURNAL_STREAM=f"{stat.st_dev}:{stat.st_ino}")
     proc.kill(service.worker)
     service.path.read_bytes()
@@ -290,7 +292,7 @@ def test_events_in_the_journal(image, work, manager, journal):
     assert died["FUSEIMG_INSTANCE"] == "disk" and died["FUSEIMG_IMAGE"] == str(image)
     assert died["FUSEIMG_TARGET"] == str(service.target) and died["FUSEIMG_FORMAT"] == "qcow2"
     assert died["PRIORITY"] == "4" and died["SYSLOG_IDENTIFIER"] == "fuseimg" and "SIGKILL" in died["MESSAGE"]
-    stop_process(service.worker)
+    proc.freeze(service.worker)
     assert proc.wait_until(lambda: journal(MESSAGE_ID=ids["worker hangs"]), what="the event")
     assert service.log.read_text().startswith("<6>")     # what is no event keeps its priority
     service.stop()
@@ -313,7 +315,7 @@ def test_io_error_in_the_journal(work, manager, journal):
     assert error["ERRNO"] in (str(errno.EIO), str(errno.EUCLEAN))
     assert 7 * MiB <= int(error["FUSEIMG_OFFSET"]) < 8 * MiB
     service.process.send_signal(signal.SIGTERM)
-    service.process.wait(20)
+    service.process.wait(20 * proc.PATIENCE)
 
 
 @pytest.fixture
@@ -351,7 +353,7 @@ def test_device_that_goes(device, manager):
     service = manager.start("disk")
     disk = os.open(service.path, os.O_RDONLY)
     Path(f"/sys/class/block/{Path(name).name}/uevent").write_text("remove")
-    assert service.process.wait(20) == 1
+    assert service.process.wait(20 * proc.PATIENCE) == 1
     for attempt in lambda: os.pread(disk, 4096, 4 * MiB), lambda: os.close(disk):
         with pytest.raises(OSError):
             attempt()

@@ -10,11 +10,8 @@ import pytest
 
 from support import images, mounts, proc
 from support.content import MiB, random_bytes
-
-
-def freeze(pid):
-    os.kill(pid, signal.SIGSTOP)
-    proc.wait_until(lambda: proc.stat(pid)[0] == "T", what="a stopped process")
+from test_reload import reload
+from test_resume import timed
 
 
 @pytest.fixture
@@ -31,7 +28,7 @@ def test_while_the_disk_is_slow(work, manager):
     inner = manager.start("inner")
     fd = os.open(inner.path, os.O_RDWR)
     os.pwrite(fd, random_bytes(1, MiB), 0)
-    freeze(outer.worker)
+    proc.freeze(outer.worker)
     try:
         os.close(fd)
         inner.process.send_signal(signal.SIGTERM)
@@ -40,7 +37,7 @@ def test_while_the_disk_is_slow(work, manager):
         assert inner.process.poll() is None
     finally:
         os.kill(outer.worker, signal.SIGCONT)
-    assert inner.process.wait(20 * proc.SLOW) == 0, inner.log.read_text()
+    assert inner.process.wait(20 * proc.PATIENCE) == 0, inner.log.read_text()
     assert inner.values("STOPPING") == ["1"]
     outer.stop()
     assert (work / "outer.raw").read_bytes()[:MiB] == random_bytes(1, MiB)
@@ -49,11 +46,11 @@ def test_while_the_disk_is_slow(work, manager):
 def test_with_a_worker_that_hangs(image, manager):
     """It is replaced, and its successor closes the image."""
     manager.configure("disk", image=image)
-    service = manager.start("disk", WATCHDOG_USEC="2000000")
+    service = manager.start("disk", WATCHDOG_USEC="4000000")
     service.path.write_bytes(random_bytes(2, MiB))
-    freeze(service.worker)
+    proc.freeze(service.worker)
     service.process.send_signal(signal.SIGTERM)
-    assert service.process.wait(30 * proc.SLOW) == 0, service.log.read_text()
+    assert service.process.wait(30 * proc.PATIENCE) == 0, service.log.read_text()
     assert "hangs" in service.log.read_text()
     images.check(image, leaks=0)
     assert images.to_raw(image, image.parent / "flat").read_bytes()[:MiB] == random_bytes(2, MiB)
@@ -62,30 +59,33 @@ def test_with_a_worker_that_hangs(image, manager):
 def test_with_a_worker_that_hangs_and_a_writer(image, manager):
     """The export is in use by somebody who waits for that worker."""
     manager.configure("disk", image=image, cache="none")
-    service = manager.start("disk", WATCHDOG_USEC="2000000")
+    service = manager.start("disk", WATCHDOG_USEC="4000000")
     fd = os.open(service.path, os.O_RDWR)
-    freeze(service.worker)
+    proc.freeze(service.worker)
     done = []
     writer = threading.Thread(target=lambda: done.append(os.pwrite(fd, random_bytes(3, MiB), 0)), daemon=True)
     writer.start()
     time.sleep(0.2)
     service.process.send_signal(signal.SIGTERM)
-    writer.join(30 * proc.SLOW)
+    writer.join(30 * proc.PATIENCE)
     assert done == [MiB]
     assert "STOPPING" not in {key for _, message in service.messages for key in message}
     os.close(fd)
-    assert service.process.wait(20 * proc.SLOW) == 0, service.log.read_text()
+    assert service.process.wait(20 * proc.PATIENCE) == 0, service.log.read_text()
     images.check(image, leaks=0)
 
 
 def test_during_a_reload(image, manager):
     """A stop is stronger: whatever a reload is at, the end is an orderly one."""
-    for pause in (0, 0.02, 0.05, 0.1):
-        manager.configure("disk", image=image)
+    manager.configure("disk", image=image)
+    for part in (None, 0, 0.2, 0.5, 0.8, 1):
         service = manager.start("disk")
         service.path.write_bytes(random_bytes(4, MiB))
-        service.process.send_signal(signal.SIGHUP)
-        time.sleep(pause)
+        if part is None:
+            took = timed(lambda: reload(service))
+        else:
+            service.process.send_signal(signal.SIGHUP)
+            time.sleep(part * took)
         service.stop()
         images.check(image, leaks=0)
 
@@ -95,14 +95,15 @@ def test_busy_during_a_reload(image, manager):
     manager.configure("disk", image=image)
     service = manager.start("disk")
     fd = os.open(service.path, os.O_RDWR)
-    freeze(service.worker)
+    proc.freeze(service.worker)
     service.process.send_signal(signal.SIGHUP)
+    proc.wait_until(lambda: "reloading" in service.log.read_text(), what="the reload")
     time.sleep(1)
     service.process.send_signal(signal.SIGTERM)
     service.wait_value("STATUS", lambda status: status.startswith("Waiting to unmount"), timeout=20)
     os.pwrite(fd, random_bytes(6, MiB), 0)
     os.close(fd)
-    assert service.process.wait(20 * proc.SLOW) == 0, service.log.read_text()
+    assert service.process.wait(20 * proc.PATIENCE) == 0, service.log.read_text()
     assert "it is being stopped" in service.log.read_text()
     images.check(image, leaks=0)
 

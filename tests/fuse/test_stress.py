@@ -49,8 +49,12 @@ def stress(work, maker, mount, name, seconds, seed=0, direct=False, **options):
     clients = [Client(export.path, model, owned[n], f"{name} {seed} {n}", direct) for n in range(PROCESSES)]
     if growable:
         clients.append(Grower(export.path, model, len(flat), f"{name} {seed} tail"))
+    least = min(3, seconds)
     with killer(export, PAUSES) as killed:
-        in_processes([lambda client=client: client.run(seconds * proc.SLOW) for client in clients])
+        for _ in range(10):     # a busy machine may need more than one round for so many kills
+            in_processes([lambda client=client: client.run(seconds * proc.SLOW) for client in clients])
+            if len(killed) >= least:
+                break
     size = os.stat(export.path).st_size
     assert size >= len(flat) and not any(model[size:])
     assert_same(export.path, model[:size])
@@ -65,7 +69,7 @@ def stress(work, maker, mount, name, seconds, seed=0, direct=False, **options):
         images.compare(image, work / "model", format)
     else:
         assert image.read_bytes() == model[:size]
-    assert len(killed) >= min(3, seconds)
+    assert len(killed) >= least
 
 
 @pytest.mark.limit(120)

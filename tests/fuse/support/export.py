@@ -136,7 +136,7 @@ class Export:
 
     def wait_end(self, timeout=20):
         if self.process:
-            status = self.process.wait(timeout * proc.SLOW)
+            status = self.process.wait(timeout * proc.PATIENCE)
             log = self.log.read_text()
             assert status == 0, f"the supervisor ended with {status}\n{log}"
             assert "Sanitizer" not in log and "runtime error" not in log, log

@@ -146,7 +146,7 @@ class StoredService:
         device = mounts.at(self.target).device
         os.kill(self.process.pid, signal.SIGTERM)
         try:
-            status = self.process.wait(timeout * proc.SLOW)
+            status = self.process.wait(timeout * proc.PATIENCE)
         except subprocess.TimeoutExpired:
             raise AssertionError(f"no end; also mounted for {mounts.elsewhere(device)}\n{self.log.read_text()}") from None
         text = self.log.read_text()

@@ -9,13 +9,15 @@ from pathlib import Path
 
 # Sanitizer builds are several times slower
 SLOW = float(os.environ.get("FUSEIMG_TEST_SLOW", "1"))
+# All limits are for a quiet machine: one that does other things has so many times as long
+PATIENCE = SLOW + 5
 
 
 def run(*command, check=True, timeout=60, env=None, **kwargs):
     """Runs to the end, output captured as text; a failure shows all of it."""
     command = [str(word) for word in command]
     done = subprocess.run(command, check=False, capture_output=True, text=True, errors="replace",
-                          timeout=timeout * SLOW, stdin=subprocess.DEVNULL,
+                          timeout=timeout * PATIENCE, stdin=subprocess.DEVNULL,
                           env={**os.environ, **env} if env else None, **kwargs)
     if check and done.returncode != 0:
         raise AssertionError(f"{' '.join(command)}\nended with {done.returncode}\n{done.stdout}{done.stderr}")
@@ -24,14 +26,43 @@ def run(*command, check=True, timeout=60, env=None, **kwargs):
 
 def wait_until(condition, timeout=10, every=0.02, what="the condition"):
     """The first true value of condition()."""
-    end = time.monotonic() + timeout * SLOW
+    end = time.monotonic() + timeout * PATIENCE
     while True:
         value = condition()
         if value:
             return value
         if time.monotonic() > end:
-            raise AssertionError(f"{what}: not within {timeout * SLOW:g} s")
+            raise AssertionError(f"{what}: not within {timeout * PATIENCE:g} s")
         time.sleep(every)
+
+
+def soon(act, seconds, tries=10):
+    """Does it again until it took less than that: where it has to wait for something that takes longer, it never will,
+    and a machine that does other things may keep anybody waiting once."""
+    took = []
+    for _ in range(tries):
+        begin = time.monotonic()
+        act()
+        took.append(time.monotonic() - begin)
+        if took[-1] < seconds * SLOW:
+            return
+    raise AssertionError(f"never within {seconds * SLOW:g} s: {took}")
+
+
+def freeze(pid):
+    """SIGSTOP; returns when every thread has noticed."""
+    os.kill(pid, signal.SIGSTOP)
+    wait_until(lambda: all(stat(f"{pid}/task/{task}")[0] == "T" for task in os.listdir(f"/proc/{pid}/task")),
+               what="a process that stands still")
+
+
+def cpu(*pids):
+    """Seconds that the processes, and children of theirs that have ended, have run: what else the machine does is no part
+    of that. Without any: those of our children that have ended."""
+    if not pids:
+        times = os.times()
+        return times.children_user + times.children_system
+    return sum(int(field) for pid in pids for field in stat(pid)[11:15]) / os.sysconf("SC_CLK_TCK")
 
 
 def alive(pid):

@@ -107,7 +107,7 @@ class Service:
         while self.process.poll() is None:
             extended = [when + int(message["EXTEND_TIMEOUT_USEC"]) / 1e6 for when, message in list(self.messages)
                         if when >= begin and "EXTEND_TIMEOUT_USEC" in message]
-            assert time.monotonic() < max([begin + timeout * proc.SLOW, *extended]), self.log.read_text()
+            assert time.monotonic() < max([begin + timeout * proc.PATIENCE, *extended]), self.log.read_text()
             time.sleep(0.02)
         assert self.process.returncode == status, self.log.read_text()
         assert not mounts.at(self.target)
