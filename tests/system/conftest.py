@@ -20,6 +20,7 @@ from box import journal, layers
 from box.export import Export
 from box.machine import Machine, live as machine_live
 from box.table import Table
+from support import proc
 
 
 PAGE = layers.TREE / "man/fuseimg@.service.8.scd"
@@ -118,7 +119,7 @@ def machine(boot):
 def limit(request):
     """When a test takes too long all machines are ended, and so is whatever waits for one."""
     marker = request.node.get_closest_marker("limit")
-    timer = threading.Timer(marker.args[0] if marker else 60, lambda: [one.destroy() for one in list(machine_live)])
+    timer = threading.Timer((marker.args[0] if marker else 60) * proc.PATIENCE, lambda: [one.destroy() for one in list(machine_live)])
     timer.daemon = True
     timer.start()
     yield

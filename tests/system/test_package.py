@@ -76,14 +76,14 @@ def test_removed_and_installed_again(boot, export, package):
     (machine.srv / "fuseimg.deb").write_bytes(package.read_bytes())
     machine.run("dpkg", "--install", "/srv/fuseimg.deb")
     assert running.active == "active" and running.supervisor == pid
-    user = machine.start("sh", "-c", 'exec <"$1"; touch /srv/opened; exec sleep 60', "sh", running.disk)
+    user = machine.start("sh", "-c", 'exec <"$1"; touch /srv/opened; exec sleep 1000', "sh", running.disk)
     proc.wait_until((machine.srv / "opened").exists)
     refused = machine.run("dpkg", "--remove", "fuseimg", check=False)
     holder = re.search(r"in use by sleep \(pid (\d+)\)", refused.stderr)
     assert refused.returncode != 0 and holder and running.unit in refused.stderr
     assert running.active == "active" and running.supervisor == pid
     machine.run("sh", "-c", f"kill {holder[1]}")
-    user.wait(20)
+    user.wait(20 * proc.PATIENCE)
     machine.run("dpkg", "--remove", "fuseimg")
     assert not running.mounted()
     assert machine.say("systemctl", "list-units", "--no-legend", "--all", "fuseimg*") == ""

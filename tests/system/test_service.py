@@ -117,7 +117,9 @@ def test_a_wrong_configuration_changes_nothing_at_a_reload(machine, export):
     # what is put right is taken
     exported.configure(IMAGE="/srv/rewritten.img", FORMAT="qcow2", THREADS=2, MODE="0640")
     exported.systemctl("reload")
-    # systemctl has waited for it
+    # systemctl has waited for it; before 254 it does so where the supervisor began within the time that ExecReload= takes
+    if machine.version < 254:
+        proc.wait_until(lambda: machine.say("stat", "--format=%a", exported.disk) == "640", what="the new mode")
     assert machine.say("stat", "--format=%a", exported.disk) == "640"
     exported.systemctl("stop")
 
@@ -174,7 +176,7 @@ def test_enabled_at_boot(boot, export):
     machine.restart()
     assert machine.say("cat", f"{where}/file") == "kept"
     assert "ordering cycle" not in machine.journal("--boot")
-    assert machine.poweroff() < 20
+    assert machine.poweroff() < 75      # what does not end is killed after 90 s
     exported.check()
 
 

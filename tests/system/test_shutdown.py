@@ -13,7 +13,7 @@ def judge(machine, exported, took, table, state):
     assert not journal.complaints(said)
     assert "I/O error" not in said and "Transport endpoint" not in said
     assert f"Stopped {exported.unit}" in said
-    assert took < 15
+    assert took < 75     # what does not end is killed after 90 s
     table.note("power-off of the machine", state, f"in order, after {took:.1f} s")
 
 
@@ -43,9 +43,10 @@ def test_file_system_in_use(times_killed, boot, export, table):
         proc.kill(before)
         proc.wait_until(lambda: exported.supervisor not in (None, before), 20, what="a supervisor")
         machine.wait_state(exported.unit, "active")
-    time.sleep(1)
+    acknowledged = machine.srv / "acknowledged"
+    proc.wait_until(lambda: acknowledged.exists() and int(acknowledged.read_text(encoding="ascii")) > 10, what="some writes")
     took = machine.poweroff()
     judge(machine, exported, took, table, "ext4 inside being written")
     flat = exported.check()
     counter = int(proc.run("debugfs", "-R", "cat /counter", flat).stdout)
-    assert counter >= int((machine.srv / "acknowledged").read_text(encoding="ascii")) > 10
+    assert counter >= int(acknowledged.read_text(encoding="ascii")) > 10

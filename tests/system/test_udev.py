@@ -171,7 +171,7 @@ def assert_consistent(machine):
 @pytest.mark.limit(120)
 def test_file_system_on_a_device(machine, mounted):
     """Written to for a while, then the disk goes: all of it is there, and so it is when the disk comes back."""
-    client = Client(machine, "/mnt/plugged/file", 4 * MiB)
+    client = Client(machine, "/mnt/plugged/file", 4 * MiB, least=101)
     time.sleep(8)
     seen = client.finish()
     assert not seen.errors and len(seen.writes) > 100

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """Runs in the machine: writes to a file with O_SYNC until its standard input is closed, then says what it saw.
 
-client.py PATH BYTES: the file's first BYTES are written over and over, block by block. Prints a line when
-it has begun, and at its end one of JSON: when each write began and how long it took (CLOCK_MONOTONIC, the same
+client.py PATH BYTES [COUNT]: the file's first BYTES are written over and over, block by block, COUNT times at least,
+and once more after it was told to stop. Prints a line when it has begun, and at its end one of JSON: when each write began and how long it took (CLOCK_MONOTONIC, the same
 in and outside of the machine), errors, and the hash of what the file must hold."""
 
 import hashlib
@@ -20,14 +20,16 @@ def stopped():
 
 
 def main():
-    path, size = sys.argv[1], int(sys.argv[2])
+    path, size, least = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]) if len(sys.argv) > 3 else 1
     content = bytearray(size)
     flags = os.O_RDWR | os.O_SYNC | (0 if os.path.exists(path) else os.O_CREAT)
     fd = os.open(path, flags, 0o600)
     writes, errors = [], []
     os.pwrite(fd, content, 0)
     print("writing", flush=True)
-    while not stopped() and not errors:
+    last = False
+    while not last and not errors:
+        last = len(writes) >= least and stopped()
         turn = len(writes)
         off = turn * BLOCK % size
         data = turn.to_bytes(8, "little") * (BLOCK // 8)

@@ -15,11 +15,12 @@ CLIENT = Path(__file__).with_name("client.py")
 
 
 class Client:
-    """A program in the machine that writes to a file with O_SYNC, and times that."""
+    """A program in the machine that writes to a file with O_SYNC, so many times at least, and times that. Its last write
+    begins after finish()."""
 
-    def __init__(self, machine, path, size=MiB):
+    def __init__(self, machine, path, size=MiB, least=1):
         shutil.copy(CLIENT, machine.srv)
-        self.process = machine.start("python3", "/srv/client.py", path, size, stdin=-1, stdout=-1, stderr=-1)
+        self.process = machine.start("python3", "/srv/client.py", path, size, least, stdin=-1, stdout=-1, stderr=-1)
         assert self.process.stdout.readline().strip() == "writing", self.process.communicate()
 
     def freeze(self):
@@ -31,7 +32,7 @@ class Client:
         proc.kill(self.process.pid, signal.SIGCONT)
 
     def finish(self, timeout=60):
-        out, err = self.process.communicate(timeout=timeout)
+        out, err = self.process.communicate(timeout=timeout * proc.PATIENCE)
         assert self.process.returncode == 0, err
         return Seen(**json.loads(out))
 

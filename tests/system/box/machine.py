@@ -134,7 +134,7 @@ class Machine:
         begin = time.monotonic()
         if verb:
             self.systemctl(verb, "--no-block")
-        self.process.wait(timeout)
+        self.process.wait(timeout * proc.PATIENCE)
         took = time.monotonic() - begin
         self.destroy()
         return took
@@ -150,7 +150,7 @@ class Machine:
         group = cgroup2() / self.group
         if group.exists():
             kill_group(group)
-        self.process.wait(20)
+        self.process.wait(20 * proc.PATIENCE)
         if self in live:
             live.remove(self)
         with contextlib.suppress(OSError):      # nspawn leaves it
